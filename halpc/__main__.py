@@ -1,0 +1,5 @@
+"""`python -m halpc`."""
+
+from halpc.cli import main
+
+raise SystemExit(main())

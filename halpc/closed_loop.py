@@ -1,0 +1,151 @@
+"""select → slim → measure, until what was measured is within the budget and close to it.
+
+A budget given as a share is a share of the baseline as measured in the same interleaved run. A miss, on either
+side, scales the latency model to what was measured and selects again. What counts in the end is one more,
+longer measurement of the model that is written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from halpc.errors import InfeasibleError
+from halpc.ir.cost import CostModel
+from halpc.ir.latency import Timing
+from halpc.ir.problem import Problem, Selection
+from halpc.job import Job
+from halpc.units import UNITS, spell_ms
+from passes.proto import proto_of, static_proto
+from passes.select import select
+from passes.slim import plan_for, slim
+from passes.widths import choices
+from profilers import profiler_for
+
+log = logging.getLogger(__name__)
+
+CLOSE = 0.97  # a result at least this share of the limit is not improved any further
+SECONDS, FINAL_SECONDS = 2.0, 4.0  # of interleaved measuring per round, and of the last word
+
+
+def profile_latency(job: Job) -> None:
+    """The latency model, from the table on disk and from what is still missing in it."""
+    from passes.profile import profile
+
+    options = job.options
+    chosen = profiler_for(options.profiler, threads=options.threads, precision=options.precision)
+    job.profiler = chosen.profiler
+    if options.profiler == "auto":
+        why = "".join(f"; {reason}" for reason in chosen.passed_over)
+        job.note(f"--profiler auto: {chosen.backend} was used{why}")
+    latency = profile(job, job.profiler)
+    baseline = job.profiler.compare([job.baseline], seconds=SECONDS / 2)[0]
+    job.costs["latency"] = latency.corrected({}, _percentile(job, baseline))
+
+
+def select_and_measure(job: Job) -> None:
+    """Choose widths for every budget; where latency is one of them, measure and correct in rounds.
+
+    Raises:
+        InfeasibleError: no choice of widths fits; the message names the floor.
+    """
+    if job.profiler is None:
+        _choose(job, {})
+        return
+    best: tuple[float, Selection, CostModel, tuple[Timing, Timing]] | None = None
+    limit = _limits(job)["latency"]
+    for number in range(1, job.options.rounds + 1):
+        job.progress("select", number, job.options.rounds)
+        _choose(job, {"latency": limit})
+        predicted = job.costs["latency"].at(job.selection.widths)
+        timings, measured, limit = _measure(job, SECONDS)
+        job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
+        log.info("round %d: predicted %s, measured %s of %s", number, *map(spell_ms, (predicted, measured, limit)))
+        met = measured <= limit
+        if met and (best is None or job.selection.value > best[0]):
+            best = (job.selection.value, job.selection, job.costs["latency"], timings)
+        if met and (measured >= CLOSE * limit or _whole(job)):
+            break
+        job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, measured)
+    if best is not None and best[1] is not job.selection:
+        job.selection, job.timings = best[1], best[3]
+        _slim(job)
+
+
+def _whole(job: Job) -> bool:
+    free = job.coupling.free()
+    return all(job.selection.widths[name] == group.size for name, group in free.items())
+
+
+def _limits(job: Job) -> dict[str, float]:
+    """Each budget's limit in its unit, from the cost models' own baselines."""
+    return {b.resource: b.limit(job.costs[b.resource].at({})) for b in job.options.budgets}
+
+
+def _choose(job: Job, overrides: Mapping[str, float]) -> None:
+    """One selection and the slim model that follows from it."""
+    options = job.options
+    job.limits = _limits(job) | dict(overrides)
+    costs = job.costs.get("latency", job.costs["macs"])
+    admissible = choices(
+        job.coupling, job.saliency, align=options.align or (8 if job.profiler else None), min_width=options.min_width,
+        steps=costs.steps, ceilings=job.ceilings,
+    )  # fmt: skip
+    resources = tuple(job.costs[name].resource(limit) for name, limit in job.limits.items())
+    job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps)
+    _slim(job)
+
+
+def _slim(job: Job) -> None:
+    job.masks = {name: job.saliency.mask(name, width) for name, width in job.selection.widths.items()}
+    job.plan = plan_for(job.model, job.coupling, job.masks)
+    job.slim = proto_of(slim(job.model, job.coupling, job.plan), job.model.header)
+
+
+def _measure(job: Job, seconds: float) -> tuple[tuple[Timing, Timing], float, float]:
+    """Baseline and slim model interleaved: their timings, the slim one's latency, and the limit it implies."""
+    small = static_proto(slim(job.model, job.coupling, job.plan), job.model.shapes, job.model.header)
+    before, after = job.profiler.compare([job.baseline, small], seconds=seconds)
+    budget = job.options.budget("latency")
+    assert budget is not None
+    job.timings = (before, after)
+    return (before, after), _percentile(job, after), budget.limit(_percentile(job, before))
+
+
+def _percentile(job: Job, timing: Timing) -> float:
+    return timing.percentile_ms(job.options.percentile)
+
+
+def judge(job: Job) -> None:
+    """The last word: baseline and final model, measured longer than in any round."""
+    if job.profiler is None:
+        return
+    _, measured, limit = _measure(job, FINAL_SECONDS)
+    job.limits["latency"] = limit
+    job.rounds.append({"limit_ms": limit, "predicted_ms": job.costs["latency"].at(job.selection.widths), "measured_ms": measured})
+
+
+def status(job: Job) -> str:
+    """`met`, `over budget` or `slower`."""
+    if job.profiler is None or job.timings is None:
+        return "met"
+    before, after = (_percentile(job, t) for t in job.timings)
+    if after > before and not _whole(job):
+        return "slower"
+    return "met" if after <= job.limits["latency"] else "over budget"
+
+
+def table_json(job: Job) -> dict[str, Any]:
+    """The cost models in numbers, for `latency.json`."""
+    return {
+        "format": "halpc.latency",
+        "version": 1,
+        "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
+        "rounds": job.rounds,
+        "costs": {
+            name: {"unit": c.unit, "fixed": c.fixed, "scale": c.scale, "baseline": c.at({}), "steps": dict(c.steps)}
+            for name, c in job.costs.items()
+        },
+    }

@@ -1,0 +1,90 @@
+"""The plan: which channels stay, in a form that can be replayed onto a framework's own checkpoint.
+
+    {"format": "halpc.plan", "version": 1, "model_sha256": …,
+     "groups": [{"name", "size", "kept": […]}], "keep": {initializer: {axis: [kept indices]}}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halpc.errors import PlanError
+from halpc.ir.dims import Mask
+
+FORMAT, VERSION = "halpc.plan", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Kept channels per group, and what that means for every initializer.
+
+    Attributes:
+        model_sha256: the model it belongs to.
+        masks: group name → bool[size].
+        keep: initializer → axis → kept indices (int64, ascending); axes that stay whole are absent.
+        removed_nodes: nodes that disappear because a branch vanished.
+    """
+
+    model_sha256: str
+    masks: Mapping[str, Mask]
+    keep: Mapping[str, Mapping[int, NDArray[np.int64]]]
+    removed_nodes: tuple[str, ...] = ()
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Group name → channels that stay."""
+        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """The file's content."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model_sha256": self.model_sha256,
+            "groups": [
+                {"name": name, "size": int(mask.size), "kept": np.flatnonzero(mask).tolist()}
+                for name, mask in self.masks.items()
+            ],
+            "keep": {
+                tensor: {str(axis): kept.tolist() for axis, kept in axes.items()} for tensor, axes in self.keep.items()
+            },
+            "removed_nodes": list(self.removed_nodes),
+        }
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from its file.
+
+    Raises:
+        PlanError: missing, damaged, or of another format or version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise PlanError(f"{path}: not JSON; expected a {FORMAT} file") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
+        raise PlanError(f"{path}: expected format {FORMAT} version {VERSION}; write it with this version of halpc")
+    try:
+        masks = {g["name"]: _mask(int(g["size"]), g["kept"]) for g in data["groups"]}
+        keep = {
+            tensor: {int(axis): np.asarray(kept, dtype=np.int64) for axis, kept in axes.items()}
+            for tensor, axes in data["keep"].items()
+        }
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise PlanError(f"{path}: damaged plan: {error}") from error
+    return Plan(str(data.get("model_sha256", "")), masks, keep, tuple(data.get("removed_nodes", ())))
+
+
+def _mask(size: int, kept: list[int]) -> Mask:
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[np.asarray(kept, dtype=np.int64)] = True
+    return mask

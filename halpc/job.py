@@ -1,0 +1,66 @@
+"""The state of one compile: what the stages before have found, for the stages after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import onnx
+
+from halpc.ir.cost import CostModel
+from halpc.ir.dims import Mask
+from halpc.ir.groups import Coupling
+from halpc.ir.latency import Timing
+from halpc.ir.model import Model
+from halpc.ir.plan import Plan
+from halpc.ir.problem import Selection
+from halpc.ir.saliency import Saliency
+from halpc.options import Options
+
+log = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(slots=True)
+class Job:
+    """Fields are filled in stage order; a stage reads only what earlier stages filled."""
+
+    options: Options
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    model: Model = None  # type: ignore[assignment]
+    coupling: Coupling = None  # type: ignore[assignment]
+    saliency: Saliency = None  # type: ignore[assignment]
+    ceilings: Mapping[str, int] = field(default_factory=dict)
+    calibration: Any = None
+    labelled: Any = None
+    profiler: Any = None
+    costs: dict[str, CostModel] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    baseline: onnx.ModelProto = None  # type: ignore[assignment]
+    selection: Selection = None  # type: ignore[assignment]
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    plan: Plan = None  # type: ignore[assignment]
+    slim: onnx.ModelProto = None  # type: ignore[assignment]
+    timings: tuple[Timing, Timing] | None = None
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    verification: Any = None
+    recovery: Any = None
+    engine: Any = None
+    accuracy: tuple[float, float] | None = None
+    profile_stats: dict[str, Any] = field(default_factory=dict)
+
+    def note(self, sentence: str) -> None:
+        """Something that a reader of the report must not miss."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+            log.warning(sentence)

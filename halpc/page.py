@@ -1,0 +1,79 @@
+"""`report.html`: the report as one self-contained page, no scripts, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from halpc.ir.report import GroupLine, Report
+from halpc.units import spell_count, spell_ms
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.bar{background:#e8e8e8;height:.8rem;width:12rem}.bar i{display:block;background:#3b6ea5;height:100%}
+.met{color:#1a7f37}.bad{color:#b42318}code{background:#f3f3f3;padding:0 .2rem}
+"""
+
+
+def render(report: Report) -> str:
+    """HTML text."""
+    verdict = "met" if report.status == "met" else "bad"
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        f"<title>halpc: {escape(report.model)}</title><style>{STYLE}</style>",
+        f"<h1>{escape(report.model)}: budget <span class={verdict}>{escape(report.status)}</span></h1>",
+        _table(("", "before", "after"), _figures(report)),
+        "<h2>How sure</h2>",
+        _table(("what", "value"), _certainty(report)),
+    ]
+    if report.rounds:
+        rows = [(str(i), *(spell_ms(r[k]) for k in ("limit_ms", "predicted_ms", "measured_ms"))) for i, r in enumerate(report.rounds, 1)]
+        parts += ["<h2>Closed loop</h2>", _table(("round", "limit", "predicted", "measured"), rows)]
+    parts += ["<h2>Groups</h2>", _groups(report.groups)]
+    parts += ["<h2>Stays whole</h2>", _table(("group", "why"), report.pinned.items())]
+    parts += ["<h2>Device and versions</h2>", _table(("", ""), [(k, str(v)) for k, v in {**report.device, **report.versions}.items()])]
+    return "\n".join(parts)
+
+
+def _figures(report: Report) -> Iterable[tuple[str, str, str]]:
+    before, after = report.baseline, report.result
+    if before.latency_ms is not None and after.latency_ms is not None:
+        yield "latency", spell_ms(before.latency_ms), spell_ms(after.latency_ms)
+    yield "MACs", spell_count(before.macs), spell_count(after.macs)
+    yield "parameters", spell_count(before.params), spell_count(after.params)
+    if before.accuracy is not None and after.accuracy is not None:
+        yield "top-1", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}"
+
+
+def _certainty(report: Report) -> Iterable[tuple[str, str]]:
+    yield "importance kept", f"{report.importance_kept:.2%}"
+    yield "certificate gap", "none" if report.gap is None else f"{report.gap:.4%}"
+    yield "the bound is", report.bound_means
+    yield "slim against masked original", f"{report.verification['max_relative_error']:.2e} relative"
+    if report.predicted_latency_ms is not None:
+        yield "predicted latency", spell_ms(report.predicted_latency_ms)
+    yield "profiler", str(report.profiler.get("regime") or report.profiler.get("backend"))
+    for note in report.notes:
+        yield "note", note
+
+
+def _groups(lines: Iterable[GroupLine]) -> str:
+    rows = []
+    for line in sorted(lines, key=lambda g: g.width / g.size):
+        share = 100 * line.width / line.size
+        price = "" if line.next_gain is None else f"{line.next_gain:.3g} for {', '.join(f'{v:.3g} {k}' for k, v in line.next_cost.items())}"
+        rows.append(
+            f"<tr><td>{escape(line.name)}<td class=n>{line.size}<td class=n>{line.width}<td class=n>{line.step}"
+            f"<td><div class=bar><i style='width:{share:.0f}%'></i></div><td>{escape(price)}"
+        )
+    head = "<tr><th>group<th class=n>before<th class=n>after<th class=n>step<th>kept<th>next step buys"
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    top = "".join(f"<th>{escape(h)}" for h in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(c))}" for c in row) for row in rows)
+    return f"<table><tr>{top}{body}</table>"

@@ -1,0 +1,103 @@
+"""What a person sees: progress on stderr, tables on stdout (rich)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from halpc import job
+from halpc.inspection import Inspection
+from halpc.ir.report import Report
+from halpc.units import spell_bytes, spell_count, spell_ms
+
+OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+ERR = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[job.Progress]:
+    """A bar per stage, with time left where a stage can tell; nothing where nobody looks."""
+    if quiet or not ERR.is_terminal:
+        yield job.silent
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=ERR, transient=True) as bar:
+        tasks: dict[str, object] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total or None)
+            bar.update(tasks[stage], completed=done, total=total or None)  # type: ignore[arg-type]
+
+        yield advance
+
+
+def show_report(report: Report, out: Path | None) -> None:
+    """Before and after, how sure that is, and where it went."""
+    before, after = report.baseline, report.result
+    table = Table(title=report.model, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    if before.latency_ms and after.latency_ms:
+        table.add_row("latency", spell_ms(before.latency_ms), spell_ms(after.latency_ms), f"{before.latency_ms / after.latency_ms:.2f}x faster")
+    table.add_row("MACs", spell_count(before.macs), spell_count(after.macs), f"{_share(after.macs, before.macs)} left")
+    table.add_row("parameters", spell_count(before.params), spell_count(after.params), f"{_share(after.params, before.params)} left")
+    if before.size_bytes and after.size_bytes:
+        table.add_row("file", spell_bytes(before.size_bytes), spell_bytes(after.size_bytes), f"{_share(after.size_bytes, before.size_bytes)} left")
+    if before.accuracy is not None and after.accuracy is not None:
+        change = f"{100 * (after.accuracy - before.accuracy):+.2f} points"
+        table.add_row("top-1", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", change)
+    OUT.print(table)
+    for line in _sentences(report, out):
+        OUT.print(Text(line))
+
+
+def _share(after: float, before: float) -> str:
+    return f"{after / max(before, 1):.1%}"
+
+
+def _sentences(report: Report, out: Path | None) -> Iterator[str]:
+    yield ""
+    for resource, limit in report.budget.items():
+        spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
+        found = {"latency": report.result.latency_ms, "macs": report.result.macs, "params": report.result.params}.get(resource)
+        verdict = "" if found is None else f": {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
+        yield f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}{verdict}"
+    if report.predicted_latency_ms is not None and report.result.latency_ms is not None:
+        yield f"predicted   {spell_ms(report.predicted_latency_ms)}, measured {spell_ms(report.result.latency_ms)} after {len(report.rounds) - 1} round(s)"
+    gap = "no certificate" if report.gap is None else f"at most {report.gap:.4%} below the optimum ({report.solver})"
+    yield f"importance  {report.importance_kept:.1%} kept, {gap}"
+    check = report.verification
+    yield f"verified    slim = masked original within {check['max_relative_error']:.1e} ({check['tolerance']:.0e} is float noise)"
+    if report.recovery is not None:
+        yield f"recovered   output error {report.recovery['error_before']:.3g} → {report.recovery['error_after']:.3g} on held-back inputs"
+    narrowed = sum(line.width < line.size for line in report.groups)
+    yield f"groups      {narrowed} of {len(report.groups)} narrowed, {len(report.pinned)} pinned (halpc inspect says why)"
+    device = report.device
+    if device.get("kind") != "analytic":
+        yield f"device      {device.get('name')}, {device.get('backend')} {device.get('version')}, {device.get('precision')}, {device.get('threads')} thread(s)"
+    yield from (f"note        {note}" for note in report.notes)
+    if out is not None:
+        yield f"written     {out}/pruned.onnx, plan.json, latency.json, report.json, report.html"
+
+
+def show_inspection(found: Inspection) -> None:
+    """Groups by the MACs they carry, then what stays whole and why."""
+    OUT.print(f"{found.model.path}: {spell_count(found.total_macs)} MACs, {spell_count(found.total_params)} parameters")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("group", "width", "MACs", "parameters", "layers, or why it stays whole"):
+        table.add_column(column, justify="left" if column[0] in "gl" else "right", no_wrap=column == "group", overflow="fold")
+    for row in found.rows:
+        layers = ", ".join(row.layers[:6]) + (f" and {len(row.layers) - 6} more" if len(row.layers) > 6 else "")
+        text = Text(f"stays whole: {row.pin}", style="dim") if row.pin else Text(layers)
+        table.add_row(Text(row.name), str(row.size), spell_count(row.macs), spell_count(row.params), text)
+    OUT.print(table)
+    for layer, reason in found.whole.items():
+        OUT.print(Text(f"{layer} stays whole: {reason}"))

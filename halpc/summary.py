@@ -1,0 +1,169 @@
+"""From a finished job to its report, and from a report to a page."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from halpc import closed_loop
+from halpc.errors import PlanError
+from halpc.ir.groups import Coupling, Group
+from halpc.ir.latency import Timing
+from halpc.ir.plan import Plan
+from halpc.ir.report import Figures, GroupLine, Report
+from halpc.ir.saliency import Saliency, Scores
+from halpc.job import Job
+from halpc.units import UNITS
+
+LIBRARIES = ("halpc", "onnx", "onnxruntime", "onnx-graphsurgeon", "numpy", "networkx", "tensorrt", "tensorrt-rtx-cu13")
+
+
+def report(job: Job) -> Report:
+    """Everything a reader needs to trust the result, or not."""
+    widths = job.selection.widths
+    before, after = job.timings or (None, None)
+    accuracy: tuple[float | None, float | None] = job.accuracy or (None, None)
+    final = job.recovery.model if job.recovery is not None else job.slim
+    return Report(
+        status="dry run" if job.options.dry_run else closed_loop.status(job),
+        model=str(job.options.model),
+        budget={b.resource: _limit(job, b.resource, b.text) for b in job.options.budgets},
+        baseline=_figures(job, {}, before, job.model.size_bytes, accuracy[0]),
+        result=_figures(job, widths, after, final.ByteSize(), accuracy[1]),
+        predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else None,
+        importance_kept=importance_kept(job),
+        gap=job.selection.gap if np.isfinite(job.selection.bound) else None,
+        bound_means=job.selection.bound_means,
+        verification={**asdict(job.verification), "passed": job.verification.passed, "model": "slim, before recovery"},
+        recovery=_recovery(job),
+        groups=_lines(job),
+        pinned={name: str(group.pin) for name, group in pinned(job.coupling).items()},
+        rounds=tuple(job.rounds),
+        stage_seconds={name: round(s, 4) for name, s in job.seconds.items()},
+        profiler=_profiler(job),
+        device=job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
+        versions=versions(),
+        solver=job.selection.solver,
+        notes=tuple(job.notes),
+    )
+
+
+def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
+    return {"limit": job.limits[resource], "unit": UNITS[resource], "asked": text, "predicted": job.selection.spent[resource]}
+
+
+def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: int, accuracy: float | None) -> Figures:
+    spread = None
+    if timing is not None:
+        low, high = np.percentile(timing.samples_ms, [25, 75])
+        spread = float(high - low) / 2
+    return Figures(
+        macs=job.costs["macs"].at(widths),
+        params=job.costs["params"].at(widths),
+        latency_ms=None if timing is None else timing.percentile_ms(job.options.percentile),
+        latency_spread_ms=spread,
+        size_bytes=size,
+        accuracy=accuracy,
+    )
+
+
+def importance_kept(job: Job) -> float:
+    """Share of all importance in free groups that the chosen channels carry."""
+    total = sum(float(job.saliency.curve(name)[-1]) for name in job.masks)
+    kept = sum(float(job.saliency.curve(name)[int(mask.sum())]) for name, mask in job.masks.items())
+    return kept / total if total > 0 else 1.0
+
+
+def _recovery(job: Job) -> dict[str, Any] | None:
+    if job.recovery is None:
+        return None
+    return {
+        "error_before": job.recovery.error_before,
+        "error_after": job.recovery.error_after,
+        "seconds": job.recovery.seconds,
+        "layers": [asdict(layer) for layer in job.recovery.layers],
+    }
+
+
+def pinned(coupling: Coupling) -> dict[str, Group]:
+    """Groups of channels that carry weights and stay whole; the extents of kernels are no channels."""
+    return {
+        name: group
+        for name, group in coupling.groups.items()
+        if group.pin is not None and group.size > 1 and any(m.axis < 2 or "Conv" not in m.op for m in group.members)
+    }
+
+
+def _lines(job: Job) -> tuple[GroupLine, ...]:
+    steps = {step.group: step for step in job.selection.steps}
+    lines = []
+    for name, group in job.coupling.free().items():
+        step = steps.get(name)
+        lines.append(
+            GroupLine(
+                name,
+                group.size,
+                job.selection.widths[name],
+                job.costs.get("latency", job.costs["macs"]).steps.get(name, 1),
+                tuple(dict.fromkeys(m.node for m in group.members)),
+                None if step is None or step.next_width is None else step.gain,
+                {} if step is None else dict(step.cost),
+            )
+        )
+    return tuple(lines)
+
+
+def _profiler(job: Job) -> dict[str, Any]:
+    if job.profiler is None:
+        return {"backend": "analytic", "regime": "counted, not measured"}
+    regime = job.timings[0].regime if job.timings else ""
+    return {"backend": job.profiler.device.backend, "regime": regime, "percentile": job.options.percentile, **job.profile_stats}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def added(parts: Sequence[Saliency]) -> Saliency:
+    """Importance from several files: summed per channel."""
+    scores: dict[str, Scores] = {}
+    for part in parts:
+        for name, values in part.scores.items():
+            scores[name] = scores.get(name, np.zeros_like(values)) + values
+    unscored = tuple(n for n in scores if all(n in part.unscored for part in parts))
+    return Saliency(scores, " + ".join(part.source for part in parts), unscored)
+
+
+def continued(saliency: Saliency, plan: Plan, coupling: Coupling) -> tuple[Saliency, dict[str, int]]:
+    """Importance in which channels that an earlier plan removed come last, and the widths they leave.
+
+    Raises:
+        PlanError: the plan has a group that the model lacks, or of another size.
+    """
+    scores = dict(saliency.scores)
+    ceilings: dict[str, int] = {}
+    for name, mask in plan.masks.items():
+        if name not in scores or scores[name].size != mask.size:
+            raise PlanError(f"--resume: group {name!r} of {mask.size} channels is not a group of this model")
+        scores[name] = np.where(mask, scores[name], -1.0)
+        ceilings[name] = int(mask.sum())
+    return replace(saliency, scores=scores), ceilings
+
+
+def html(report: Report) -> str:
+    """The report as one self-contained page."""
+    from halpc.page import render
+
+    return render(report)

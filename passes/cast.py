@@ -1,0 +1,348 @@
+"""cast: give the ONNX graph the precision that is asked for, with a library's converter.
+
+Strongly typed runtimes (TensorRT 11 knows no other) compute in the types of the graph, so precision is a
+property of the model that is handed to them:
+
+    fp32, tf32   the graph as it is; TF32 is the runtime's choice within float32
+    fp16         `onnxruntime.transformers.float16`
+    bf16         the same conversion, its float16 retyped as bfloat16 from the original weights; opset 22
+    int8, fp8    `onnxruntime.quantization`: static, symmetric Q/DQ, weights per channel, ranges from inputs
+
+Requires: a float32 model, or one that already has the precision (it passes through unchanged).
+Ensures: initializer names survive, except that a quantised weight `w` becomes `w_quantized` with its scale.
+
+Source: ONNX operators QuantizeLinear, DequantizeLinear and Cast; TensorRT, "Working with quantized types".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper, version_converter
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from halpc.errors import CalibrationError, ModelError, UsageError
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_FP16_MAX = float(np.finfo(np.float16).max)
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_QUANTISERS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+)
+_FLOAT8 = (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
+_OPSET = {
+    "bf16": 22,
+    "int8": 13,
+    "fp8": 19,
+}  # Conv takes bfloat16 from 22, Q/DQ per channel from 13, float8 from 19
+
+Inputs = Sequence[Mapping[str, NDArray[Any]]]
+
+
+def cast(
+    model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io_types: bool = True
+) -> onnx.ModelProto:
+    """A copy of `model` at `precision`.
+
+    Args:
+        precision: one of `PRECISIONS`.
+        inputs: calibration inputs, for int8 and fp8; each maps every graph input to an array of its shape.
+        keep_io_types: whether graph inputs and outputs stay float32 (fp16 and bf16; Q/DQ models always do).
+
+    Raises:
+        UsageError: no such precision.
+        ModelError: the model has another precision already, or cannot be converted.
+        CalibrationError: int8 or fp8 without inputs, or with inputs that do not fit the model.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    found = precision_of(model)
+    if found == precision or (found == "fp32" and precision == "tf32"):
+        return _copy(model)
+    if found != "fp32":
+        raise ModelError(
+            f"the model is already {found} and cannot be made {precision}: a conversion starts from float32. "
+            f"Use `--precision {found}`, or hand over the float32 model."
+        )
+    if precision == "fp16":
+        return _to_fp16(model, keep_io_types)
+    if precision == "bf16":
+        return _to_bf16(model, keep_io_types)
+    return _quantised(model, precision, inputs)
+
+
+def cast_for_timing(model: onnx.ModelProto, precision: str, *, seed: int = 0) -> onnx.ModelProto:
+    """`cast` for a stop-watch: calibration inputs, where needed, are random, since ranges cost no time."""
+    inputs: Inputs = ()
+    if precision in ("int8", "fp8"):
+        rng = np.random.default_rng(seed)
+        inputs = [
+            {name: _random(rng, shape, kind) for name, shape, kind in _inputs_of(model)} for _ in range(2)
+        ]
+    return cast(model, precision, inputs=inputs)
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """What the graph is now: fp32, fp16, bf16, int8 or fp8, by its Q/DQ nodes and weights."""
+    quantised = [node for node in model.graph.node if node.op_type in _QUANTISERS]
+    types = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    types += [
+        a.t.data_type for node in model.graph.node for a in node.attribute if a.HasField("t") and a.t.dims
+    ]
+    if quantised:
+        return "fp8" if any(kind in _FLOAT8 for kind in types) else "int8"
+    counts = {"bf16": types.count(TensorProto.BFLOAT16), "fp16": types.count(TensorProto.FLOAT16)}
+    counts["fp32"] = types.count(TensorProto.FLOAT)
+    most = max(counts, key=lambda name: counts[name])
+    return most if counts[most] else "fp32"
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _to_fp16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
+    _check_range(model)
+    return _converted(model, keep_io_types)
+
+
+def _check_range(model: onnx.ModelProto) -> None:
+    """fp16 ends at 65504; the converter would clip larger weights silently."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            peak = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
+            if _FP16_MAX < peak < np.inf and peak < float(np.finfo(np.float32).max):
+                raise ModelError(
+                    f"'{tensor.name}' reaches {peak:.4g}, beyond fp16's {_FP16_MAX:.0f}: use "
+                    "`--precision bf16`, which has float32's range, or rescale the layer."
+                )
+
+
+def _converted(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
+    """The library's float16 conversion; it appends input casts at the end, so the nodes are sorted again."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values below fp16's least subnormal are rounded to it
+            half = convert_float_to_float16(_copy(model), keep_io_types=keep_io_types)
+    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the model cannot be converted to half precision: {error}.") from error
+    wrapped = OnnxModel(half)
+    wrapped.topological_sort(is_deterministic=True)
+    result: onnx.ModelProto = wrapped.model
+    onnx.checker.check_model(result)
+    return result
+
+
+def _to_bf16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
+    """The float16 conversion, every float16 retyped; weights come from the original, not through fp16."""
+    source = _at_opset(model, "bf16")
+    half = _converted(source, keep_io_types)
+    originals = {tensor.name: tensor for tensor in source.graph.initializer}
+    for tensor in half.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(_as_bf16(originals.get(tensor.name, tensor), tensor.name))
+    constants = {node.output[0]: node for node in source.graph.node if node.op_type == "Constant"}
+    for node in half.graph.node:
+        _retype_node(node, constants)
+    del half.graph.value_info[:]
+    for value in (*half.graph.input, *half.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    onnx.checker.check_model(half)
+    return half
+
+
+def _as_bf16(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """float32 rounded to the nearest bfloat16, ties to even: the upper half of its bits."""
+    bits = numpy_helper.to_array(tensor).astype(np.float32).view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    rounded = np.where(np.isnan(bits.astype(np.uint32).view(np.float32)), np.uint16(0x7FC0), rounded)
+    return onnx.helper.make_tensor(name, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True)
+
+
+def _retype_node(node: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> None:
+    for attribute in node.attribute:
+        if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
+            attribute.i = TensorProto.BFLOAT16
+        if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
+            original = constants.get(node.output[0])
+            source = original.attribute[0].t if original is not None else attribute.t
+            attribute.t.CopyFrom(_as_bf16(source, attribute.t.name))
+
+
+def _at_opset(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """`model`, converted upwards where its operator set does not know the precision's types."""
+    needed = _OPSET[precision]
+    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), needed)
+    if version >= needed:
+        return _copy(model)
+    try:
+        return version_converter.convert_version(_copy(model), needed)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"{precision} needs ONNX operator set {needed}, the model has {version} and cannot be raised: "
+            f"{error}. Export it with opset_version={needed} or later."
+        ) from error
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands calibration inputs to onnxruntime's quantiser, one at a time."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._next = iter(inputs)
+
+    def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+        return next(self._next, None)
+
+    def rewind(self) -> None:
+        self._next = iter(self._inputs)
+
+
+def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs) -> onnx.ModelProto:
+    """Static Q/DQ at weighted layers and residual adds; biases stay float32, which TensorRT demands."""
+    _check_inputs(model, precision, inputs)
+    source = _at_opset(model, precision)
+    nodes = _nodes_to_quantise(source)
+    if not nodes:
+        raise ModelError(
+            f"nothing in the model can be made {precision}: it has no {', '.join(_WEIGHTED)} with weights."
+        )
+    kind = QuantType.QInt8 if precision == "int8" else QuantType.QFLOAT8E4M3FN
+    method = CalibrationMethod.MinMax if precision == "int8" else CalibrationMethod.Distribution
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        before, after = Path(folder, "float.onnx"), Path(folder, "quantised.onnx")
+        onnx.save(source, before)
+        try:
+            quantize_static(
+                before,
+                after,
+                _Reader(inputs),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=kind,
+                weight_type=kind,
+                calibrate_method=method,
+                nodes_to_quantize=nodes,
+                op_types_to_quantize=[*_WEIGHTED, "Add"],
+                extra_options=_options(),
+            )
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
+            raise ModelError(f"onnxruntime cannot quantise the model to {precision}: {error}.") from error
+        return onnx.load(after)
+
+
+def _options() -> dict[str, object]:
+    return {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,  # TensorRT's DequantizeLinear takes no int32
+        "OpTypesToExcludeOutputQuantization": [
+            *_WEIGHTED,
+            "Add",
+        ],  # Q/DQ before what consumes int8, as vendors place it
+    }
+
+
+def _nodes_to_quantise(model: onnx.ModelProto) -> list[str]:
+    """Names of layers with constant weights and of adds that join a convolution to its shortcut.
+
+    Nodes without a name get one.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    names = []
+    for number, node in enumerate(model.graph.node):
+        weighted = node.op_type in _WEIGHTED and node.input[1] in constants
+        residual = node.op_type == "Add" and not constants & set(node.input)
+        if weighted or (residual and any(makers.get(name) == "Conv" for name in node.input)):
+            node.name = node.name or f"{node.op_type}_{number}"
+            names.append(node.name)
+    return names
+
+
+def _inputs_of(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...], int]]:
+    """(name, shape with 0 for what is not fixed, element type) of every input that is no initializer."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in constants]
+    kinds = [value.type.tensor_type for value in values]
+    return [
+        (value.name, tuple(dim.dim_value for dim in kind.shape.dim), kind.elem_type)
+        for value, kind in zip(values, kinds, strict=True)
+    ]
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], kind: int) -> NDArray[Any]:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+    shape = tuple(size or 1 for size in shape)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    return np.zeros(shape, dtype)
+
+
+def _check_inputs(model: onnx.ModelProto, precision: str, inputs: Inputs) -> None:
+    if not inputs:
+        raise CalibrationError(
+            f"{precision} needs calibration inputs to find the range of every tensor: give some with "
+            "`--calib`, or hand over a model that is already quantised."
+        )
+    for number, feed in enumerate(inputs):
+        for name, shape, _ in _inputs_of(model):
+            given = feed.get(name)
+            if given is None or not _fits(given.shape, shape):
+                found = "is missing" if given is None else f"has shape {given.shape}"
+                raise CalibrationError(f"calibration input {number}: '{name}' {found}, the model takes {shape}.")
+
+
+def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array's shape is the model's, where 0 stands for any size."""
+    return len(given) == len(wanted) and all(w in (0, g) for g, w in zip(given, wanted, strict=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps off the user what onnxruntime's quantiser prints, and its advice on the root logger."""
+    printed, root = io.StringIO(), logging.getLogger()
+    handler = logging.NullHandler()  # without one, logging.warning() would install a handler for good
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "pre-processing" not in record.getMessage()
+
+    root.addHandler(handler)
+    root.addFilter(passes)
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        root.removeFilter(passes)
+        root.removeHandler(handler)
+        for line in printed.getvalue().splitlines():
+            log.debug("onnxruntime: %s", line)

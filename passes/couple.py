@@ -1,0 +1,244 @@
+"""couple: from a static graph to groups of channels that stay or go together.
+
+Requires a static twin (every shape known, shape subgraphs folded). Collects the facts of every node's rule,
+solves the equations (`passes/unify.py`), then checks what sums over removed channels (`passes/zeros.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import networkx as nx
+import onnx_graphsurgeon as gs
+
+from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
+from halpc.ir.groups import Coupling, Follow, Group
+from passes.members import members_of, name_leaves
+from passes.rules import rule_for
+from passes.rules.language import (
+    Attribute,
+    Axis,
+    Contract,
+    Count,
+    Equal,
+    Fact,
+    Index,
+    Op,
+    Operand,
+    Pin,
+    Renormalise,
+    Zero,
+)
+from passes.unify import PinReason, Unifier
+from passes.view import view
+from passes.zeros import Zeros
+
+log = logging.getLogger(__name__)
+
+FIXED_TYPES = ("int64", "uint64", "bool", "object", "str")
+
+
+def couple(graph: gs.Graph, *, renormalise: bool = False, freeze: Iterable[str] = ()) -> Coupling:
+    """Solve the dimension equations of `graph`.
+
+    Args:
+        graph: static twin of the model.
+        renormalise: let axes shrink under a mean or a LayerNorm; the result is then approximate.
+        freeze: names of nodes or tensors whose produced axes stay whole.
+    """
+    equations = _Equations(renormalise=renormalise)
+    for op in view(graph):
+        equations.add(op, _facts(op))
+    equations.pin_interface(graph)
+    equations.freeze(set(freeze))
+    equations.zeros.settle(equations.unifier, equations.variable)
+    return equations.solved(graph)
+
+
+def _facts(op: Op) -> list[Fact]:
+    """What the operator's rule says, or a pin of everything for want of one."""
+    function = rule_for(op.domain, op.type)
+    label = f"{op.domain}::{op.type}" if op.domain else op.type
+    if function is None:
+        return [Pin(axis, f"halpc has no rule for operator {label}") for x in _operands(op) for axis in x.axes]
+    facts = list(function(op))
+    spoken = {leaf for fact in facts for dim in _dims(fact) for leaf in leaves(dim)}
+    for operand in _operands(op):
+        for axis in operand.axes:
+            if axis.size != 1 and axis not in spoken:
+                facts.append(Pin(axis, f"{label} does not say what happens to axis {axis.index} of {operand.name}"))
+    return facts
+
+
+def _operands(op: Op) -> list[Operand]:
+    return [x for x in (*op.inputs, *op.outputs) if x is not None]
+
+
+def _dims(fact: Fact) -> tuple[Dim, ...]:
+    """The axes that a fact speaks about; zero-ness and counts alone are not speaking."""
+    match fact:
+        case Equal(a, b):
+            return (a, b)
+        case Pin(a) | Renormalise(a):
+            return (a,)
+        case Contract(axes) | Index(_, axes):
+            return axes
+        case _:
+            return ()
+
+
+@dataclass
+class _Equations:
+    """Equations under construction: variables of axes, follows, the graph for explanations."""
+
+    renormalise: bool
+    unifier: Unifier = field(default_factory=Unifier)
+    zeros: Zeros = field(default_factory=Zeros)
+    graph: nx.Graph = field(default_factory=nx.Graph)
+    variables: dict[tuple[str, int], int] = field(default_factory=dict)
+    follows: list[tuple[Op, Count | Index, dict[str, int]]] = field(default_factory=list)
+    softened: dict[int, str] = field(default_factory=dict)
+
+    def variable(self, axis: Axis) -> int:
+        """The variable of an axis."""
+        key = (axis.tensor, axis.index)
+        if key not in self.variables:
+            self.variables[key] = self.unifier.leaf(axis.size)
+        return self.variables[key]
+
+    def _build(self, dim: Dim, local: dict[str, int]) -> int:
+        """A rule's expression as a variable; its own leaves are local to the node."""
+        match dim:
+            case Axis():
+                return self.variable(dim)
+            case Leaf(name, size):
+                if name not in local:
+                    local[name] = self.unifier.leaf(size)
+                return local[name]
+            case Sum(parts):
+                return self.unifier.sum([self._build(part, local) for part in parts])
+            case Product(factors):
+                return self.unifier.product([self._build(factor, local) for factor in factors])
+
+    def add(self, op: Op, facts: list[Fact]) -> None:
+        """Take in what one node says."""
+        local: dict[str, int] = {}
+        positions = {fact.place.index for fact in facts if isinstance(fact, Index)}
+        for i, operand in enumerate(op.inputs):
+            if operand is not None and operand.constant:
+                self._constant(operand, rigid=i not in positions)
+        for fact in facts:
+            self._connect(op, fact)
+            match fact:
+                case Equal(a, b):
+                    why = PinReason("axes that do not fit together", op.name)
+                    self.unifier.equate(self._build(a, local), self._build(b, local), why)
+                case Pin(a, reason):
+                    self.unifier.pin(self._build(a, local), PinReason(reason, op.name))
+                case Renormalise(a, reason):
+                    self._soften(self._build(a, local), PinReason(reason, op.name))
+                case Zero(y, sources, any_):
+                    self.zeros.carry(y, sources, any_)
+                case Contract(axes, reason):
+                    for other in axes[1:]:
+                        self.unifier.equate(self.variable(axes[0]), self.variable(other), PinReason(reason, op.name))
+                    self.zeros.need(axes, PinReason(f"{reason}, and what is removed would not be zero there", op.name))
+                case Count() | Index():
+                    self.follows.append((op, fact, local))
+
+    def _constant(self, operand: Operand, *, rigid: bool) -> None:
+        """Weights that are removed are zero; what the model computes, and integers, stay whole.
+
+        Unless they are positions on an axis (`rigid` is false): these are sliced and renumbered.
+        """
+        for axis in operand.axes:
+            if operand.computed:
+                self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is computed from dynamic axes"))
+            elif operand.dtype in FIXED_TYPES:
+                if rigid or operand.dtype != "int64":
+                    self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
+            else:
+                self.zeros.constant(axis)
+
+    def _soften(self, v: int, why: PinReason) -> None:
+        if self.renormalise:
+            for leaf in self.unifier.leaves(v):
+                self.softened.setdefault(leaf, str(why))
+        else:
+            self.unifier.pin(v, why)
+
+    def _connect(self, op: Op, fact: Fact) -> None:
+        """Edges for "why are these two tied": every axis on one side with every axis on the other."""
+        sides = [[leaf for leaf in leaves(dim) if isinstance(leaf, Axis)] for dim in _dims(fact)]
+        for i, left in enumerate(sides):
+            for right in sides[i + 1 :]:
+                for a in left:
+                    for b in right:
+                        self.graph.add_edge((a.tensor, a.index), (b.tensor, b.index), node=op.name, op=op.type)
+
+    def pin_interface(self, graph: gs.Graph) -> None:
+        """Shapes of graph inputs and outputs are the model's contract."""
+        for tensors, word in ((graph.inputs, "input"), (graph.outputs, "output")):
+            for tensor in tensors:
+                for i, size in enumerate(tensor.shape or ()):
+                    v = self.variables.get((tensor.name, i))
+                    if v is not None and size != 1:
+                        self.unifier.pin(v, PinReason(f"it is the shape of graph {word} {tensor.name}"))
+
+    def freeze(self, names: set[str]) -> None:
+        """Keep what the user asked to keep: all axes of these tensors."""
+        for (tensor, _), v in self.variables.items():
+            if tensor in names:
+                self.unifier.pin(v, PinReason("frozen by option"))
+
+    def solved(self, graph: gs.Graph) -> Coupling:
+        """Everything in terms of named leaves."""
+        names = name_leaves(graph, self.variables, self.unifier)
+        memo: dict[int, Dim] = {}
+        axes = {key: self.unifier.resolve(names, memo, v) for key, v in self.variables.items() if self.unifier.size(v) != 1}
+        follows = tuple(f for entry in self.follows if (f := self._follow(*entry, names, memo)) is not None)
+        members = members_of(graph, axes)
+        pins = {name: self.unifier.pinned(v) for v, name in names.items()}
+        sizes = {name: self.unifier.size(v) for v, name in names.items()}
+        groups = {
+            name: Group(name, sizes[name], members.get(name, ()), _pin_text(sizes[name], pins[name], members.get(name, ())))
+            for name in {leaf.name for dim in axes.values() for leaf in leaves(dim)}
+        }
+        soft = {names[self.unifier.find(v)]: why for v, why in self.softened.items() if self.unifier.find(v) in names}
+        return Coupling(axes, dict(sorted(groups.items())), follows, self.graph, soft)
+
+    def _follow(
+        self, node: str, fact: Count | Index, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]
+    ) -> Follow | None:
+        """A follow over solved dims; None where nothing in it can shrink."""
+        entries = fact.entries if isinstance(fact, Count) else (fact.a,)
+        solved: list[Dim | None] = []
+        movable = False
+        for entry in entries:
+            v = None if entry is None else self._build(entry, local)
+            if v is None or all(self.unifier.pinned(leaf) for leaf in self.unifier.leaves(v)):
+                solved.append(None)
+                continue
+            movable = True
+            solved.append(self._resolve_late(v, names, memo))
+        if not movable:
+            return None
+        attribute = fact.place.name if isinstance(fact.place, Attribute) else ""
+        operand = -1 if isinstance(fact.place, Attribute) else fact.place.index
+        return Follow(node, attribute, operand, "count" if isinstance(fact, Count) else "index", tuple(solved))
+
+    def _resolve_late(self, v: int, names: dict[int, str], memo: dict[int, Dim]) -> Dim:
+        """Dims of a follow may have leaves that no axis has (a group count of a depthwise convolution, say)."""
+        for leaf in self.unifier.leaves(v):
+            names.setdefault(leaf, f"local {leaf}")
+        return self.unifier.resolve(names, memo, v)
+
+
+def _pin_text(size: int, why: PinReason | None, members: tuple[object, ...]) -> str | None:
+    if why is not None:
+        return str(why)
+    if size == 1:
+        return "it has one channel"
+    return None if members else "no weight is made of it"

@@ -1,0 +1,117 @@
+"""Evaluate: top-1 accuracy of a classifier on labelled inputs, through onnxruntime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from halpc.errors import CalibrationError, VerificationError
+from passes.calibration import LABELS, Arrays, checked_arrays, input_specs, load_arrays
+from passes.segments import open_session
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Inputs with the class each sample belongs to.
+
+    Attributes:
+        inputs: per input name, an array whose first axis counts samples.
+        labels: int64[samples].
+        source: where they came from, for messages.
+    """
+
+    inputs: Arrays
+    labels: NDArray[np.int64]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many of `samples` a model put into the right class."""
+
+    correct: int
+    samples: int
+
+    @property
+    def top1(self) -> float:
+        """Share of samples in the right class, 0..1."""
+        return self.correct / self.samples
+
+
+def load_labelled(path: Path | str, model: onnx.ModelProto) -> Labelled:
+    """Reads a `.npz` with arrays named as the model's inputs and an integer array `labels`.
+
+    Raises:
+        CalibrationError: unreadable file, or wrong name, shape, type, length or values.
+    """
+    path = Path(path)
+    specs = input_specs(model)
+    arrays = load_arrays(path, specs)
+    if LABELS not in arrays:
+        found = ", ".join(sorted(arrays))
+        raise CalibrationError(f"{path}: no array {LABELS!r} with the class of each sample (found: {found}).")
+    inputs = checked_arrays(arrays, specs, str(path))
+    return Labelled(inputs, _checked_labels(arrays[LABELS], len(next(iter(inputs.values()))), str(path)), str(path))
+
+
+def _checked_labels(labels: NDArray[Any], samples: int, source: str) -> NDArray[np.int64]:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise CalibrationError(
+            f"{source}: {LABELS!r} is {labels.dtype}{list(labels.shape)}, expected one integer class per sample."
+        )
+    if len(labels) != samples:
+        raise CalibrationError(f"{source}: {len(labels)} labels for {samples} samples.")
+    if labels.min() < 0:
+        raise CalibrationError(f"{source}: {LABELS!r} holds {labels.min()}; classes count from 0.")
+    return labels.astype(np.int64)
+
+
+def evaluate(model: onnx.ModelProto, data: Labelled, *, batch: int = 64, threads: int = 0) -> Accuracy:
+    """Top-1 accuracy of `model` on `data`: the largest entry of its first class-score output against the label.
+
+    Args:
+        batch: samples per run where the model leaves it free.
+        threads: of onnxruntime, 0 for its default.
+
+    Raises:
+        CalibrationError: no output is a class score, or a label names a class that the model lacks.
+        VerificationError: the model's scores are NaN.
+    """
+    specs = input_specs(model)
+    step = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0]), None) or batch
+    session = open_session(model, threads)
+    names = [output.name for output in model.graph.output]
+    correct, samples = 0, len(data.labels)
+    for start in range(0, samples, step):
+        rows = _padded_rows(start, step, samples)
+        results = session.run(names, {name: array[rows] for name, array in data.inputs.items()})
+        scores = _class_scores(results, names, len(rows), data)
+        if np.isnan(scores).any():
+            raise VerificationError(f"{data.source}: the model's scores are NaN from sample {start} on.")
+        found = scores.argmax(axis=1)[: samples - start]
+        correct += int((found == data.labels[start : start + step]).sum())
+    return Accuracy(correct, samples)
+
+
+def _padded_rows(start: int, step: int, samples: int) -> NDArray[np.int64]:
+    """Rows of a batch; the last batch repeats its last sample, since a model's batch size may be fixed."""
+    return np.minimum(np.arange(start, start + step), samples - 1)
+
+
+def _class_scores(results: list[Any], names: list[str], rows: int, data: Labelled) -> NDArray[Any]:
+    for result in results:
+        array = np.asarray(result)
+        if array.ndim >= 2 and array.shape[0] == rows and array.size == rows * array.shape[1]:
+            if array.shape[1] > 1 and np.issubdtype(array.dtype, np.floating):
+                if int(data.labels.max()) >= array.shape[1]:
+                    raise CalibrationError(
+                        f"{data.source}: a label is {int(data.labels.max())}, but the model has {array.shape[1]} classes."
+                    )
+                return array.reshape(rows, array.shape[1])
+    shapes = ", ".join(f"{name} {list(np.shape(result))}" for name, result in zip(names, results, strict=True))
+    raise CalibrationError(f"{data.source}: no output of the model is a class score [{rows}, classes]; it gives {shapes}.")

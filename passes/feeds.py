@@ -1,0 +1,36 @@
+"""Random inputs that a model can digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+_TYPES = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(bool)": np.bool_,
+    "tensor(int16)": np.int16, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+}  # fmt: skip
+
+
+def random_feeds(
+    session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
+) -> dict[str, NDArray[Any]]:
+    """Normal floats, small non-negative integers (they may be indices), every byte value for uint8."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in session.get_inputs():
+        shape = shapes[value.name]
+        dtype = _TYPES[value.type]
+        if np.issubdtype(dtype, np.floating):
+            feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)
+        elif dtype is np.uint8:
+            feeds[value.name] = np.asarray(rng.integers(0, 256, shape), dtype=dtype)
+        elif dtype is np.bool_:
+            feeds[value.name] = np.ones(shape, dtype=np.bool_)
+        else:
+            feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=dtype)
+    return feeds

@@ -1,0 +1,207 @@
+"""What a graph computes at given input shapes: every tensor's static shape, and the value of what is constant.
+
+One pass in topological order: onnx infers each node's output shapes from its input shapes and known values;
+nodes of constants are evaluated, `Shape` is constant once its operand's shape is. Operators that onnx has no
+schema for are asked of onnxruntime by running the model once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+
+from passes.weights import array_of
+
+log = logging.getLogger(__name__)
+
+SMALL = 65_536  # values of at most this many entries are always evaluated
+GROWTH = 4  # larger ones only if they are at most this many times larger than what they are made of
+KEEP = ("DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
+        "RandomUniformLike", "Multinomial", "Bernoulli", "If", "Loop", "Scan", "SequenceEmpty")  # fmt: skip
+SHAPE_DATA = 4096  # values up to this many entries are shown to shape inference
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a tensor at the given input shapes."""
+
+    shape: tuple[int, ...]
+    dtype: int
+    value: NDArray[Any] | None = None
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """Known tensors by name, and names of tensors whose shape nobody could tell."""
+
+    tensors: dict[str, Known] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+def interpret(
+    graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[str, Known] | None = None
+) -> Knowledge:
+    """Everything that follows from the input shapes.
+
+    Args:
+        graph: topologically sorted.
+        shapes: a static shape for every graph input.
+        hints: shapes of tensors that inference cannot tell, as observed.
+    """
+    known = Knowledge()
+    for tensor in graph.inputs:
+        known.tensors[tensor.name] = Known(tuple(shapes[tensor.name]), _onnx_type(tensor.dtype))
+    opsets = _opsets(graph)
+    for node in graph.nodes:
+        _step(node, known, opsets, hints or {})
+    return known
+
+
+def _opsets(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
+    imports = {d.domain: d.version for d in graph.import_domains or ()}
+    imports[""] = int(graph.opset)
+    return [helper.make_opsetid(domain, version) for domain, version in imports.items()]
+
+
+def _step(
+    node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto], hints: Mapping[str, Known]
+) -> None:
+    inputs = [None if t.is_empty() else look_up(t, known.tensors) for t in node.inputs]
+    values = _evaluate(node, inputs, opsets)
+    if values is None:
+        outputs = _infer(node, known, opsets)
+        for tensor in node.outputs:
+            found = outputs.get(tensor.name) or hints.get(tensor.name)
+            if found is not None:
+                known.tensors[tensor.name] = found
+            elif not tensor.is_empty():
+                known.unknown.append(tensor.name)
+    else:
+        for tensor, value in zip(node.outputs, values, strict=False):
+            known.tensors[tensor.name] = Known(value.shape, _onnx_type(value.dtype), value)
+
+
+def look_up(tensor: gs.Tensor, tensors: Mapping[str, Known]) -> Known | None:
+    """What is known of a tensor, constants included (their values are read only when small)."""
+    if isinstance(tensor, gs.Constant):
+        shape = tuple(int(n) for n in tensor.shape)
+        value = array_of(tensor) if int(np.prod(shape, dtype=np.int64)) <= SMALL else None
+        return Known(shape, _onnx_type(tensor.dtype), value)
+    return tensors.get(tensor.name)
+
+
+def _evaluate(
+    node: gs.Node, inputs: list[Known | None], opsets: list[onnx.OperatorSetIdProto]
+) -> list[NDArray[Any]] | None:
+    """The node's outputs where they are constant and small enough to keep, else None."""
+    if node.op in KEEP or node.domain not in ("", None, "ai.onnx"):
+        return None
+    if node.op == "Shape" and inputs[0] is not None:
+        start, end = node.attrs.get("start", 0), node.attrs.get("end", None)
+        return [np.array(inputs[0].shape[start:end], dtype=np.int64)]
+    if node.op == "Size" and inputs[0] is not None:
+        return [np.array(np.prod(inputs[0].shape, dtype=np.int64))]
+    present = [t for t in node.inputs if not t.is_empty()]
+    operands = [_value(t, k) for t, k in zip(node.inputs, inputs, strict=True) if not t.is_empty()]
+    if any(v is None for v in operands) or (node.op == "ConstantOfShape" and not operands):
+        return None
+    if not _worth(node, operands):
+        return None
+    return _run(node, dict(zip((t.name for t in present), operands, strict=True)), opsets)
+
+
+def _value(tensor: gs.Tensor, known: Known | None) -> NDArray[Any] | None:
+    if known is not None and known.value is not None:
+        return known.value
+    return array_of(tensor) if isinstance(tensor, gs.Constant) and tensor.outputs else None
+
+
+def _worth(node: gs.Node, operands: list[NDArray[Any] | None]) -> bool:
+    """Whether evaluating cannot blow up the model: expansions only while they stay small."""
+    read = sum(v.size for v in operands if v is not None)
+    if node.op in ("Expand", "Tile", "Range", "OneHot", "EyeLike", "Gather"):
+        made = _expanded(node, operands)
+        return made <= SMALL or made <= GROWTH * read
+    return True
+
+
+def _expanded(node: gs.Node, operands: list[NDArray[Any] | None]) -> int:
+    first = operands[0]
+    if node.op == "Expand" and operands[1] is not None and first is not None:
+        return int(np.prod(np.broadcast_shapes(first.shape, tuple(int(n) for n in operands[1])), dtype=np.int64))
+    if node.op == "Tile" and operands[1] is not None and first is not None:
+        return int(first.size * np.prod(operands[1], dtype=np.int64))
+    if node.op == "Gather" and operands[1] is not None and first is not None:
+        return int(operands[1].size * first.size // max(first.shape[node.attrs.get("axis", 0)], 1)) if first.ndim else 1
+    return 0
+
+
+def _run(
+    node: gs.Node, feeds: dict[str, NDArray[Any] | None], opsets: list[onnx.OperatorSetIdProto]
+) -> list[NDArray[Any]] | None:
+    try:
+        proto = OnnxExporter.export_node(node)
+        types = [helper.make_tensor_value_info(n, _onnx_type(v.dtype), v.shape) for n, v in feeds.items() if v is not None]
+        outputs = [onnx.ValueInfoProto(name=t.name) for t in node.outputs if not t.is_empty()]
+        model = helper.make_model(helper.make_graph([proto], "one", types, outputs), opset_imports=opsets)
+        return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, feeds)]
+    except Exception as error:  # any failure of the reference just means "not evaluated", which is always sound
+        log.debug("not folded: %s %s: %s", node.op, node.name, error)
+        return None
+
+
+def _infer(
+    node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]
+) -> dict[str, Known]:
+    """Output shapes by onnx's own inference; nothing where it has no answer."""
+    version = next((o.version for o in opsets if o.domain == (node.domain or "")), 1)
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
+    for tensor in (*node.inputs, *_outer(node)):
+        if tensor.is_empty():
+            continue
+        fact = look_up(tensor, known.tensors)
+        if fact is None:
+            return {}
+        types[tensor.name] = helper.make_tensor_type_proto(fact.dtype, fact.shape)
+        if fact.value is not None and fact.value.size <= SHAPE_DATA and fact.value.dtype != object:
+            data[tensor.name] = numpy_helper.from_array(np.asarray(fact.value), tensor.name)
+    try:
+        schema = onnx.defs.get_schema(node.op, version, node.domain or "")
+        proto = OnnxExporter.export_node(node)
+        found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
+    except Exception as error:  # onnx raises several unrelated types here; unknown is a sound answer
+        log.debug("no shapes: %s %s: %s", node.op, node.name, error)
+        return {}
+    return {name: fact for name, kind in found.items() if (fact := _known(kind)) is not None}
+
+
+def _outer(node: gs.Node) -> list[gs.Tensor]:
+    from passes.view import captured
+
+    return captured(node)
+
+
+def _known(kind: onnx.TypeProto) -> Known | None:
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if any(not d.HasField("dim_value") for d in dims):
+        return None
+    return Known(tuple(d.dim_value for d in dims), kind.tensor_type.elem_type)
+
+
+def _onnx_type(dtype: Any) -> int:
+    if isinstance(dtype, int) or dtype is None:
+        return int(dtype or onnx.TensorProto.FLOAT)
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

@@ -1,0 +1,284 @@
+"""load: from a file to a `Model`: checked, constants folded, functions inlined, with a static twin for analysis."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_graphsurgeon as gs
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo
+
+from halpc.errors import ModelError
+from halpc.ir.model import Model
+from passes.explicit import make_explicit, write_split_sizes
+from passes.fold import Knowledge, interpret
+from passes.literal import literalise
+from passes.observe import observe
+from passes.twin import twin_of
+
+log = logging.getLogger(__name__)
+
+OPSETS = range(7, 27)
+IMAGE, SEQUENCE, VOLUME = 224, 32, 64  # sizes assumed for dynamic axes that nobody gave a size
+
+
+def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, batch: int | None = None) -> Model:
+    """Read and prepare a model.
+
+    Args:
+        path: an ONNX file; external data is looked for beside it.
+        shapes: static shapes for inputs by name, needed where axes other than the batch are dynamic.
+        batch: size of a dynamic first axis (default 1).
+
+    Raises:
+        ModelError: not ONNX, truncated, invalid, or outside the supported IR and opset range.
+    """
+    proto = read(path)
+    digest, size = _digest(path, proto)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    graph = _import(proto)
+    static, dynamic = _static_shapes(graph, dict(shapes or {}), batch)
+    known = _interpret(graph, static)
+    make_explicit(graph, known.tensors)
+    variants = [_vary(graph, static, dynamic, step) for step in (1, 2)] if any(dynamic.values()) else []
+    _fold_common(graph, known, variants)
+    write_split_sizes(graph, [known, *variants])
+    twin = twin_of(graph, known, variants)
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto))
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """The file as a checked proto, external data included.
+
+    Raises:
+        ModelError: saying what is wrong with the file and what to do.
+    """
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"{path}: is a folder, expected an ONNX file") from error
+    except PermissionError as error:
+        raise ModelError(f"{path}: permission denied; make the file readable") from error
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ModelError(f"{path}: not an ONNX file, or truncated; export or copy it again") from error
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise ModelError(f"{path}: not an ONNX file, or truncated: it has no graph; export or copy it again")
+    _check_versions(path, proto)
+    _load_external(path, proto)
+    _check(path, proto)
+    return proto
+
+
+def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
+    header = onnx.ModelProto()
+    for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        if proto.HasField(field):
+            setattr(header, field, getattr(proto, field))
+    header.metadata_props.extend(proto.metadata_props)
+    return header
+
+
+def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if opset is None:
+        raise ModelError(f"{path}: imports no opset of the standard domain; export it again")
+    if opset not in OPSETS:
+        raise ModelError(
+            f"{path}: opset {opset}, expected {OPSETS.start} to {OPSETS.stop - 1}; export it with another opset_version"
+            " or convert it with onnx.version_converter"
+        )
+
+
+def _load_external(path: Path, proto: onnx.ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            data = path.parent / ExternalDataInfo(tensor).location
+            if not data.is_file():
+                raise ModelError(f"{path}: external data {data.name} is missing; put it beside the model (weight {tensor.name})")
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: external data cannot be read: {error}") from error
+
+
+def _check(path: Path, proto: onnx.ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.HasField("raw_data") and tensor.data_type in _BYTES:
+            expected = int(np.prod(tensor.dims, dtype=np.int64)) * _BYTES[tensor.data_type]
+            if len(tensor.raw_data) != expected:
+                raise ModelError(
+                    f"{path}: weight {tensor.name} holds {len(tensor.raw_data)} bytes, its shape"
+                    f" {list(tensor.dims)} needs {expected}; the file is truncated or damaged"
+                )
+    try:
+        if proto.ByteSize() < 2**31 - 2**20:
+            onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ModelError(f"{path}: not a valid ONNX model: {first}") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: cannot be checked: {error}") from error
+
+
+_BYTES = {
+    onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.BFLOAT16: 2,
+    onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8,
+}  # fmt: skip
+
+
+def _digest(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
+    """sha256 and bytes of the file and, in order of name, its external data."""
+    files = [path]
+    bare = onnx.load(str(path), load_external_data=False)
+    locations = {ExternalDataInfo(t).location for t in bare.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    files += [path.parent / name for name in sorted(locations)]
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size
+
+
+def _import(proto: onnx.ModelProto) -> gs.Graph:
+    """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
+    graph = gs.import_onnx(proto)
+    graph.ir_version = max(int(proto.ir_version), 8)
+    _constants(graph)
+    graph.cleanup().toposort()
+    taken: set[str] = set()
+    for i, node in enumerate(graph.nodes):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op}_{i}"
+        taken.add(node.name)
+    return graph
+
+
+def _constants(graph: gs.Graph) -> None:
+    """`Constant` nodes become constants."""
+    results = {t.name for t in graph.outputs}
+    for node in graph.nodes:
+        if node.op == "Constant" and node.outputs and node.outputs[0].name not in results:
+            value = _literal(node.attrs)
+            if value is not None:
+                tensor = node.outputs[0]
+                node.outputs.clear()
+                tensor.to_constant(value)
+
+
+def _literal(attrs: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+    for name, kind in (("value", None), ("value_float", np.float32), ("value_floats", np.float32),
+                       ("value_int", np.int64), ("value_ints", np.int64)):  # fmt: skip
+        if name in attrs:
+            value = attrs[name]
+            if isinstance(value, gs.Constant):
+                value = value.values
+            elif hasattr(value, "load"):
+                value = value.load()
+            return np.asarray(value) if kind is None else np.asarray(value, dtype=kind)
+    return None
+
+
+def _static_shapes(
+    graph: gs.Graph, given: dict[str, tuple[int, ...]], batch: int | None
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """A static shape per input, and which axes are dynamic in the model."""
+    names = [t.name for t in graph.inputs]
+    for name in given:
+        if name not in names:
+            raise ModelError(f"--shape {name}: the model has no such input; its inputs are {', '.join(names)}")
+    symbols: dict[str, int] = {}
+    static: dict[str, tuple[int, ...]] = {}
+    dynamic: dict[str, tuple[int, ...]] = {}
+    for tensor in graph.inputs:
+        if tensor.shape is None:
+            raise ModelError(f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again")
+        free = tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
+        shape = _given(tensor, given[tensor.name]) if tensor.name in given else _assumed(tensor, free, batch, symbols)
+        static[tensor.name], dynamic[tensor.name] = shape, free
+    return static, dynamic
+
+
+def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    fits = len(shape) == len(tensor.shape) and all(
+        not isinstance(n, int) or n < 0 or n == m for n, m in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ModelError(f"--shape {tensor.name}: {'x'.join(map(str, shape))} does not fit the model's {list(tensor.shape)}")
+    return shape
+
+
+def _assumed(tensor: gs.Tensor, free: tuple[int, ...], batch: int | None, symbols: dict[str, int]) -> tuple[int, ...]:
+    """Sizes for dynamic axes: the batch as given, image and sequence sizes by the input's rank; said aloud."""
+    shape: list[int] = []
+    for i, n in enumerate(tensor.shape):
+        if i not in free:
+            shape.append(int(n))
+            continue
+        usual = (batch or 1) if i == 0 else {4: IMAGE, 5: VOLUME}.get(len(tensor.shape), SEQUENCE)
+        shape.append(symbols.setdefault(n, usual) if isinstance(n, str) and n else usual)
+    if any(i > 0 for i in free):
+        text = "x".join(map(str, shape))
+        log.warning("input %s has dynamic axes: analysed at %s (--shape %s:… chooses another)", tensor.name, text, tensor.name)
+    return tuple(shape)
+
+
+def _interpret(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Knowledge:
+    """Shapes and values; what inference cannot tell is observed in one run."""
+    known = interpret(graph, shapes)
+    if known.unknown:
+        log.info("shapes of %d tensors are not inferable: running the model once", len(known.unknown))
+        known = interpret(graph, shapes, observe(graph, shapes, known.unknown))
+    if known.unknown:
+        raise ModelError(f"the shape of tensor {known.unknown[0]} cannot be told at input shapes {dict(shapes)}")
+    return known
+
+
+def _vary(
+    graph: gs.Graph, static: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, tuple[int, ...]], step: int
+) -> Knowledge:
+    """The same at other sizes of the dynamic axes, to tell what depends on them."""
+    symbols: dict[object, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor in graph.inputs:
+        sizes = list(static[tensor.name])
+        for i in dynamic[tensor.name]:
+            key = tensor.shape[i] if isinstance(tensor.shape[i], str) else (tensor.name, i)
+            sizes[i] = symbols.setdefault(key, sizes[i] + step if i == 0 else sizes[i] + 32 * step)
+        shapes[tensor.name] = tuple(sizes)
+    return interpret(graph, shapes)
+
+
+def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:
+    """Replace what has the same value at every size of the dynamic axes by that value, and tidy up."""
+    literalise(graph, known, variants)
+    outputs = {t.name for t in graph.outputs}
+    for node in list(graph.nodes):
+        for tensor in list(node.outputs):
+            value = _common(tensor.name, known, variants)
+            if value is not None and tensor.name not in outputs:
+                tensor.inputs.clear()
+                tensor.to_constant(np.ascontiguousarray(value))
+    graph.cleanup().toposort()
+
+
+def _common(name: str, known: Knowledge, variants: list[Knowledge]) -> np.ndarray[Any, Any] | None:
+    fact = known.tensors.get(name)
+    if fact is None or fact.value is None:
+        return None
+    for other in variants:
+        twin = other.tensors.get(name)
+        if twin is None or twin.value is None or not np.array_equal(fact.value, twin.value):
+            return None
+    return fact.value

@@ -1,0 +1,100 @@
+"""Names for what couple solved: which weights a group is made of, and what people call it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import onnx_graphsurgeon as gs
+
+from halpc.errors import UsageError
+from halpc.ir.dims import Dim, leaves
+from halpc.ir.groups import Member
+from passes.unify import Unifier
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger")
+
+
+def layer_name(node: gs.Node) -> str:
+    """The module path that the exporter left in the node's name: `/layer1/layer1.0/conv1/Conv` is `layer1.0.conv1`."""
+    parts = [p for p in node.name.split("/") if p]
+    if len(parts) < 2:
+        return _from_weights(node) or node.name or node.outputs[0].name
+    path = parts[:-1]
+    name = path[0]
+    for part in path[1:]:
+        name = part if part == name or part.startswith(name + ".") else f"{name}.{part}"
+    return name
+
+
+def _from_weights(node: gs.Node) -> str:
+    """A layer's name from its weight's, where the node's own name tells nothing."""
+    for tensor in node.inputs[1:]:
+        if isinstance(tensor, gs.Constant) and re.search(r"\.(weight|kernel)$", tensor.name):
+            return tensor.name.rsplit(".", 1)[0]
+    return ""
+
+
+def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
+    """Tensors produced by the layers that match a glob pattern; every pattern must match one.
+
+    Raises:
+        UsageError: a pattern matches nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        hits = [node.outputs[0].name for node in graph.nodes if any(fnmatchcase(name, pattern) for name in aliases(node))]
+        if not hits:
+            raise UsageError(f"--freeze {pattern!r}: no layer matches; halpc inspect lists them")
+        found += hits
+    return found
+
+
+def aliases(node: gs.Node) -> tuple[str, ...]:
+    """Every name that people use for a node: its layer's, its own, its first output's."""
+    return (layer_name(node), node.name, node.outputs[0].name)
+
+
+def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str, tuple[Member, ...]]:
+    """Leaf name → weight axes made of it, in graph order."""
+    found: dict[str, dict[tuple[str, int, str], Member]] = {}
+    for node in graph.nodes:
+        weights = [t for t in node.inputs if isinstance(t, gs.Constant)]
+        if not weights:
+            continue
+        produced = _leaf_names(node.outputs, axes)
+        for tensor in weights:
+            for axis in range(len(tensor.shape or ())):
+                dim = axes.get((tensor.name, axis))
+                for leaf in leaves(dim) if dim is not None else ():
+                    role = "out" if leaf.name in produced else "in"
+                    member = Member(tensor.name, axis, node.name, node.op, role)  # type: ignore[arg-type]
+                    found.setdefault(leaf.name, {}).setdefault((tensor.name, axis, node.name), member)
+    return {name: tuple(group.values()) for name, group in found.items()}
+
+
+def _leaf_names(tensors: list[gs.Tensor], axes: Mapping[tuple[str, int], Dim]) -> set[str]:
+    dims = (axes.get((t.name, i)) for t in tensors for i in range(len(t.shape or ())))
+    return {leaf.name for dim in dims if dim is not None for leaf in leaves(dim)}
+
+
+def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifier: Unifier) -> dict[int, str]:
+    """A unique name for every leaf: the first layer with weights that produces it, else the first tensor."""
+    names: dict[int, str] = {}
+    taken: dict[str, int] = {}
+
+    def give(keys: list[tuple[str, int]], base: str) -> None:
+        for key in keys:
+            if key in variables and unifier.size(variables[key]) != 1:
+                for leaf in sorted(unifier.leaves(variables[key])):
+                    if leaf not in names:
+                        count = taken[base] = taken.get(base, 0) + 1
+                        names[leaf] = base if count == 1 else f"{base}#{count}"
+
+    for node in graph.nodes:
+        if node.op in WEIGHTED and any(isinstance(t, gs.Constant) for t in node.inputs):
+            give([(t.name, i) for t in node.outputs for i in range(len(t.shape or ()))], layer_name(node))
+    for key in variables:
+        give([key], key[0])
+    return names

@@ -1,0 +1,39 @@
+"""Shapes that nobody can infer, observed: the model is run once on random inputs with these tensors as outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+from onnx import helper
+
+from halpc.errors import ModelError
+from passes.feeds import random_feeds
+from passes.fold import Known
+from passes.proto import proto_of
+
+
+def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> dict[str, Known]:
+    """Shapes and dtypes of the named tensors in one run of onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model.
+    """
+    proto = proto_of(graph)
+    kept = {o.name for o in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        values = session.run(list(names), random_feeds(session, shapes))
+    except Exception as error:  # onnxruntime raises its own untyped family
+        raise ModelError(f"onnxruntime cannot run the model to observe its shapes: {str(error).splitlines()[0]}") from error
+    return {
+        name: Known(value.shape, int(helper.np_dtype_to_tensor_dtype(value.dtype)))
+        for name, value in zip(names, values, strict=True)
+        if isinstance(value, np.ndarray)
+    }

@@ -1,0 +1,25 @@
+"""Pools and local filters: channels pass through, spatial axes are not for pruning."""
+
+from __future__ import annotations
+
+from passes.rules.language import Facts, Op, Pin, rule, same
+
+WINDOW = "a window slides along it"
+
+
+@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def pool(op: Op) -> Facts:
+    """Batch and channels pass; a pool of zeros is zero (padding of MaxPool is never chosen over a zero).
+
+    Source: https://onnx.ai/onnx/operators/onnx__MaxPool.html
+    """
+    spatial = range(2, op.x().rank)
+    if len(op.outputs) > 1 and op.outputs[1] is not None:
+        for axis in (*op.x().axes, *op.y().axes):
+            yield Pin(axis, "positions across all channels are given out (MaxPool's Indices)")
+    for y in op.outputs:
+        if y is None:
+            continue
+        yield from same(op.x(), y, skip=tuple(spatial))
+        for axis in (*op.x().axes[2:], *y.axes[2:]):
+            yield Pin(axis, WINDOW)

@@ -1,0 +1,252 @@
+"""score: importance per channel, from a file that a training framework wrote or from the weights.
+
+A file holds a 1-D array of length C_out per layer. Its key may be the ONNX initializer, the node, the node's
+output tensor, or the module path that the exporter left in the node's name, with or without `.weight`.
+A group's score for a channel is the sum over its members that have one (HALP, arXiv 2110.10811, section 3.3).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from halpc.errors import SaliencyError
+from halpc.ir.dims import Dim, leaves
+from halpc.ir.groups import Coupling
+from halpc.ir.saliency import Saliency, Scores, project
+from passes.members import WEIGHTED, layer_name
+from passes.select.sp_lamp import sp_lamp_scores
+from passes.weights import array_of
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".weight", ".kernel", ".gamma", ".scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A node whose output channels can carry importance.
+
+    Attributes:
+        name: module path, for people.
+        aliases: every key that names it.
+        tensor: the weight; `axis` is its output axis.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    tensor: gs.Constant
+    axis: int
+    op: str
+
+
+def layers(graph: gs.Graph) -> list[Layer]:
+    """Every node with weights and output channels, BatchNormalization included, in graph order."""
+    found = []
+    for node in graph.nodes:
+        place = _weight_of(node)
+        if place is None:
+            continue
+        tensor, axis = place
+        name = layer_name(node)
+        keys = [name, node.name, tensor.name, *(t.name for t in node.outputs)]
+        found.append(Layer(name, tuple(dict.fromkeys(k for k in keys if k)), tensor, axis, node.op))
+    return found
+
+
+def _weight_of(node: gs.Node) -> tuple[gs.Constant, int] | None:
+    """The node's weight and its output axis; a DequantizeLinear in between is looked through."""
+    if node.op == "BatchNormalization":
+        return (node.inputs[1], 0) if isinstance(node.inputs[1], gs.Constant) else None
+    if node.op not in WEIGHTED:
+        return None
+    for i in (3, 1, 0) if node.op.startswith("QLinear") else (1, 0):
+        tensor = _through_quantisation(node.inputs[i]) if i < len(node.inputs) else None
+        if tensor is not None and len(tensor.shape) >= 2:
+            return tensor, _output_axis(node, tensor, i)
+    return None
+
+
+def _through_quantisation(tensor: gs.Tensor) -> gs.Constant | None:
+    if isinstance(tensor, gs.Constant):
+        return tensor
+    if len(tensor.inputs) == 1 and tensor.inputs[0].op == "DequantizeLinear":
+        return _through_quantisation(tensor.inputs[0].inputs[0])
+    return None
+
+
+def _output_axis(node: gs.Node, tensor: gs.Constant, index: int) -> int:
+    rank = len(tensor.shape)
+    if node.op == "ConvTranspose":
+        return 1
+    if node.op == "Gemm":
+        return 0 if node.attrs.get("transB", 0) else 1
+    if node.op in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+        return rank - 1 if index != 0 else rank - 2
+    return 0
+
+
+# ---- from files ---------------------------------------------------------------------------------
+
+
+def read_importance(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Arrays by key from `.npz`, `.safetensors` or `.json`.
+
+    Raises:
+        SaliencyError: unreadable, or of another kind.
+    """
+    readers: dict[str, Callable[[Path], Mapping[str, NDArray[np.generic]]]] = {
+        ".npz": _read_npz, ".safetensors": _read_safetensors, ".json": _read_json,
+    }  # fmt: skip
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise SaliencyError(f"{path}: importance files are .npz, .safetensors or .json")
+    if not path.is_file():
+        raise SaliencyError(f"{path}: no such file")
+    try:
+        return dict(reader(path))
+    except Exception as error:  # three libraries, each with errors of its own for a damaged file
+        raise SaliencyError(f"{path}: not a readable {path.suffix} file: {error}") from error
+
+
+def _read_npz(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)  # type: ignore[no-any-return]
+
+
+def _read_json(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError("expected an object of layer → list of numbers")
+    data = data.get("importance", data) if "format" in data else data
+    return {name: np.asarray(values, dtype=np.float64) for name, values in data.items()}
+
+
+def score_from_file(path: Path, graph: gs.Graph, coupling: Coupling) -> Saliency:
+    """Importance from a file.
+
+    Raises:
+        SaliencyError: an unknown layer (with the nearest name), a wrong length, NaN, infinity or a negative score.
+    """
+    arrays = read_importance(path)
+    if not arrays:
+        raise SaliencyError(f"{path}: holds no arrays; expected one 1-D array per layer")
+    table = layers(graph)
+    names = _names(table)
+    chosen: list[tuple[Layer, Scores]] = []
+    for key, values in arrays.items():
+        layer = names.get(key) or names.get(_bare(key))
+        if layer is None:
+            raise SaliencyError(f"{path}: {key!r} is no layer of the model{_nearest(key, names)}")
+        chosen.append((layer, _checked(path, key, values, int(layer.tensor.shape[layer.axis]))))
+    return _gather(chosen, coupling, str(path))
+
+
+def _bare(key: str) -> str:
+    for suffix in SUFFIXES:
+        if key.endswith(suffix):
+            return key[: -len(suffix)]
+    return key
+
+
+def _names(table: list[Layer]) -> dict[str, Layer]:
+    """Every alias that names one layer only; convolutions and products before BatchNormalization."""
+    names: dict[str, Layer] = {}
+    for layer in sorted(table, key=lambda item: item.op == "BatchNormalization"):
+        for alias in layer.aliases:
+            for key in (alias, _bare(alias)):
+                names.setdefault(key, layer)
+    return names
+
+
+def _nearest(key: str, names: Mapping[str, Layer]) -> str:
+    close = difflib.get_close_matches(_bare(key), names, n=1, cutoff=0.0)
+    return f"; the nearest name is {close[0]!r}" if close else ""
+
+
+def _checked(path: Path, key: str, values: NDArray[np.generic], length: int) -> Scores:
+    if not np.issubdtype(values.dtype, np.number) or np.issubdtype(values.dtype, np.complexfloating):
+        raise SaliencyError(f"{path}: {key!r} holds {values.dtype}, expected numbers")
+    if values.ndim != 1 or values.size != length:
+        raise SaliencyError(f"{path}: {key!r} has shape {list(values.shape)}, expected [{length}]: one score per output channel")
+    scores = values.astype(np.float64)
+    for bad, word in ((~np.isfinite(scores), "not finite"), (scores < 0, "negative")):
+        if bad.any():
+            raise SaliencyError(f"{path}: {key!r} is {word} at channel {int(np.argmax(bad))} ({scores[bad][0]}); scores are finite and ≥ 0")
+    return scores
+
+
+# ---- from weights -------------------------------------------------------------------------------
+
+
+def _norms(layer: Layer, order: int) -> Scores:
+    weights = np.abs(array_of(layer.tensor).astype(np.float64))
+    others = tuple(i for i in range(weights.ndim) if i != layer.axis)
+    return np.asarray(weights.sum(axis=others) if order == 1 else np.sqrt((weights**2).sum(axis=others)))
+
+
+def _relative(scores: Scores) -> Scores:
+    """Scores of one layer against its mean, so that layers of different scale compare."""
+    return scores / max(float(scores.mean()), 1e-300)
+
+
+def score_from_weights(kind: str, graph: gs.Graph, coupling: Coupling) -> Saliency:
+    """Built-in scores: `l1` or `l2` norms of the filters, `bn` scales, `sp-lamp`.
+
+    Norms are divided by their layer's mean. `bn` falls back on l2 where a group has no BatchNormalization.
+
+    Raises:
+        SaliencyError: `bn` was asked for and the model has no BatchNormalization.
+    """
+    table = layers(graph)
+    if kind == "bn":
+        chosen = [(layer, _relative(_norms(layer, 1))) for layer in table if layer.op == "BatchNormalization"]
+        if not chosen:
+            raise SaliencyError("--score bn: the model has no BatchNormalization (folded by the exporter?); use l2")
+        scored = _gather(chosen, coupling, "BatchNormalization scales")
+        return _fill(scored, score_from_weights("l2", graph, coupling))
+    weighted = [layer for layer in table if layer.op != "BatchNormalization"]
+    if kind == "sp-lamp":
+        chosen = [(layer, sp_lamp_scores(_norms(layer, 2))) for layer in weighted]
+    else:
+        chosen = [(layer, _relative(_norms(layer, int(kind[1])))) for layer in weighted]
+    return _gather(chosen, coupling, f"{kind} of the weights")
+
+
+def _fill(scored: Saliency, spare: Saliency) -> Saliency:
+    scores = dict(scored.scores) | {g: spare.scores[g] for g in scored.unscored}
+    return Saliency(scores, scored.source, spare.unscored)
+
+
+def _gather(chosen: list[tuple[Layer, Scores]], coupling: Coupling, source: str) -> Saliency:
+    """Sum the layers' scores onto the groups that their output axes are made of."""
+    onto: dict[str, Scores] = {}
+    for layer, scores in chosen:
+        dim = coupling.axes.get((layer.tensor.name, layer.axis))
+        if dim is not None:
+            project(_own(dim, layer), scores, onto)
+    free = coupling.free()
+    unscored = tuple(name for name in free if name not in onto)
+    if unscored:
+        log.info("%d of %d groups have no score and count as zero", len(unscored), len(free))
+    scores = {name: onto.get(name, np.zeros(group.size)) for name, group in free.items()}
+    return Saliency(scores, source, unscored)
+
+
+def _own(dim: Dim, layer: Layer) -> Dim:
+    assert dim.size == layer.tensor.shape[layer.axis], [leaf.name for leaf in leaves(dim)]
+    return dim

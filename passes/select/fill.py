@@ -1,0 +1,254 @@
+"""Local fill: what the prices leave of the budget is spent by moving one or two groups at a time.
+
+For the current widths, the ledger holds what every other width of every group would change, alone. Two
+groups that share no charge change additively; for those that do, the second difference of the shared
+charges is added. A move may be up, down, or a swap; the best that fits is made, until none is left. The
+same moves lead an infeasible choice back under its limits.
+
+With prices λ, a move's reduced gain is ΔV − λ·ΔC. Additive pairs can only gain if neither part loses more
+than the best of the others plus what the unspent budget is worth, so only few options need pairing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from halpc.ir.dims import leaves
+from halpc.ir.problem import Charge, Problem
+from passes.select.dual import Visit, visited, widths_at
+from passes.select.factors import Floats, Ints
+
+PAIRED = 1024  # options that may be paired with each other in one round
+NEAR = 256  # options per group that a pair of neighbours is looked through for
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """New positions for some groups."""
+
+    to: tuple[tuple[int, int], ...]
+    gain: float
+
+
+class Ledger:
+    """What every single change of width would do, kept up to date as groups move.
+
+    Attributes:
+        gains: float64[options], change of value.
+        costs: float64[resources, options], change of cost (inf where forbidden).
+        group: int64[options], which group an option belongs to.
+        start: int64[groups + 1], where each group's options lie.
+    """
+
+    def __init__(self, problem: Problem, position: Ints) -> None:
+        self.problem = problem
+        self.limits = np.array([r.limit for r in problem.resources])
+        self.start = np.concatenate([[0], np.cumsum([len(c.widths) for c in problem.choices])]).astype(np.int64)
+        self.group = np.repeat(np.arange(len(problem.choices)), np.diff(self.start))
+        self.touching, self.shared = _incidence(problem)
+        self.gains = np.zeros(len(self.group))
+        self.costs = np.zeros((len(problem.resources), len(self.group)))
+        self.at = visited(problem, position)
+        self.banned: set[tuple[tuple[int, int], ...]] = set()
+        self.refresh(range(len(problem.choices)))
+
+    def refresh(self, groups: Iterable[int]) -> None:
+        """Recompute the options of `groups`."""
+        widths = dict(widths_at(self.problem, self.at.position))
+        for g in groups:
+            choice, here = self.problem.choices[g], self.at.position[g]
+            span = slice(self.start[g], self.start[g + 1])
+            self.gains[span] = choice.value - choice.value[here]
+            self.costs[:, span] = 0.0
+            for resource, charge in self.touching[g]:
+                line = charge.at({**widths, choice.name: choice.widths})
+                line = np.broadcast_to(line, choice.widths.shape)
+                with np.errstate(invalid="ignore"):
+                    self.costs[resource, span] += line - line[here]
+
+    def spare(self) -> Floats:
+        """Unspent budget per resource; negative where it is overspent."""
+        return self.limits - self.at.costs
+
+    def make(self, move: Move) -> bool:
+        """Make a move if it really keeps every limit, in the floats that `Problem.feasible` sees."""
+        position = self.at.position.copy()
+        for g, to in move.to:
+            position[g] = to
+        there = visited(self.problem, position)
+        better = there.value > self.at.value or bool(np.any(self.spare() < 0))
+        if not better or not np.all(there.costs <= self.limits):
+            self.banned.add(move.to)
+            return False
+        self.move_to(position, {g for g, _ in move.to})
+        return True
+
+    def move_to(self, position: Ints, moved: set[int]) -> None:
+        """Stand at `position`, in which the groups `moved` differ from before."""
+        self.at = visited(self.problem, position)
+        self.banned.clear()
+        self.refresh(moved.union(*(self.shared[g].keys() for g in moved)))
+
+    def option(self, number: int) -> tuple[int, int]:
+        """Group and position of an option."""
+        g = int(self.group[number])
+        return g, int(number - self.start[g])
+
+
+def _incidence(problem: Problem) -> tuple[list[list[tuple[int, Charge]]], list[dict[int, list[tuple[int, Charge]]]]]:
+    """Per group the charges it is in, and per neighbour the charges they share."""
+    position = {choice.name: g for g, choice in enumerate(problem.choices)}
+    touching: list[list[tuple[int, Charge]]] = [[] for _ in problem.choices]
+    shared: list[dict[int, list[tuple[int, Charge]]]] = [{} for _ in problem.choices]
+    for number, resource in enumerate(problem.resources):
+        for charge in resource.charges:
+            names = {leaf.name for axis in charge.axes for leaf in leaves(axis)}
+            groups = sorted(position[name] for name in names if name in position)
+            for g in groups:
+                touching[g].append((number, charge))
+                for h in groups:
+                    if h != g:
+                        shared[g].setdefault(h, []).append((number, charge))
+    return touching, shared
+
+
+def fill(problem: Problem, start: Ints, prices: Floats, *, bound: float, deadline: float) -> Visit:
+    """The best choice that moves of one or two groups lead to from `start`, feasible if any move makes it so."""
+    ledger = Ledger(problem, start)
+    while time.monotonic() < deadline:
+        if np.all(ledger.spare() >= 0) and ledger.at.value >= bound:
+            break
+        move = _single(ledger) or _additive_pair(ledger, prices) or _adjacent_pair(ledger, prices, deadline)
+        if move is None and not _nearer(ledger):
+            break
+        if move is not None:
+            ledger.make(move)
+    return ledger.at
+
+
+def _nearer(ledger: Ledger) -> bool:
+    """Where a limit is broken and no move mends it, the single move after which the worst is broken least."""
+    if np.all(ledger.spare() >= 0):
+        return False
+    finite = np.isfinite(ledger.limits)
+    unit = np.maximum(np.abs(ledger.limits[finite]), 1e-300)
+    now = -ledger.spare()[finite] / unit
+    after = now[:, None] + ledger.costs[finite] / unit[:, None]
+    broken = np.maximum(after, 0.0).sum(axis=0)
+    best = int(np.argmin(broken))
+    if not broken[best] < np.maximum(now, 0.0).sum() * (1 - 1e-12):
+        return False
+    g, to = ledger.option(best)
+    position = ledger.at.position.copy()
+    position[g] = to
+    ledger.move_to(position, {g})
+    return True
+
+
+def _threshold(ledger: Ledger) -> float:
+    """What a move has to gain: something, or anything at all while a limit is broken."""
+    return -np.inf if np.any(ledger.spare() < 0) else 1e-13 * max(1e-300, abs(ledger.at.value))
+
+
+def _single(ledger: Ledger) -> Move | None:
+    fits = np.all(ledger.costs <= ledger.spare()[:, None], axis=0) & (ledger.gains > _threshold(ledger))
+    numbers = np.flatnonzero(fits)
+    order = numbers[np.argsort(-ledger.gains[numbers], kind="stable")]
+    for number in order:
+        move = Move((ledger.option(int(number)),), float(ledger.gains[number]))
+        if move.to not in ledger.banned:
+            return move
+    return None
+
+
+def _candidates(ledger: Ledger, prices: Floats) -> Ints:
+    """Options that a gaining additive pair can be made of, at most PAIRED, the least losing first."""
+    reduced = ledger.gains - prices @ np.where(np.isfinite(ledger.costs), ledger.costs, 0.0)
+    reduced = np.where(np.isfinite(ledger.costs).all(axis=0), reduced, -np.inf)
+    spare = ledger.spare()
+    worth = float(prices @ np.where(np.isfinite(spare), spare, 0.0)) + max(0.0, float(reduced.max(initial=0.0)))
+    keep = np.flatnonzero((reduced >= -worth) if np.all(spare >= 0) else np.isfinite(reduced))
+    return keep[np.argsort(-reduced[keep], kind="stable")][:PAIRED]
+
+
+def _additive_pair(ledger: Ledger, prices: Floats) -> Move | None:
+    keep = _candidates(ledger, prices)
+    if len(keep) < 2:
+        return None
+    gains = ledger.gains[keep][:, None] + ledger.gains[keep][None, :]
+    groups = ledger.group[keep]
+    fits = (groups[:, None] < groups[None, :]) & (gains > _threshold(ledger))
+    for cost, spare in zip(ledger.costs[:, keep], ledger.spare(), strict=True):
+        fits &= cost[:, None] + cost[None, :] <= spare
+    apart = np.ones((len(ledger.shared), len(ledger.shared)), dtype=np.bool_)
+    for g, others in enumerate(ledger.shared):
+        apart[g, list(others)] = False
+    fits &= apart[np.ix_(groups, groups)]
+    return _first(ledger, np.where(fits, gains, -np.inf), keep, keep)
+
+
+def _first(ledger: Ledger, gains: Floats, rows: Ints, columns: Ints) -> Move | None:
+    """The greatest entry whose move is not banned."""
+    while True:
+        best = int(np.argmax(gains))
+        i, j = divmod(best, gains.shape[1])
+        if gains[i, j] == -np.inf:
+            return None
+        first, second = ledger.option(int(rows[i])), ledger.option(int(columns[j]))
+        move = Move((first, second), float(gains[i, j]))
+        if move.to not in ledger.banned:
+            return move
+        gains[i, j] = -np.inf
+
+
+def _adjacent_pair(ledger: Ledger, prices: Floats, deadline: float) -> Move | None:
+    """The best pair among groups that share a charge, from exact tables of both widths."""
+    best: Move | None = None
+    near = [_near(ledger, g, prices) for g in range(len(ledger.shared))]
+    for g, others in enumerate(ledger.shared):
+        for h, charges in others.items():
+            if h < g or time.monotonic() > deadline:
+                continue
+            move = _pair_of(ledger, near[g], near[h], charges)
+            if move is not None and (best is None or move.gain > best.gain):
+                best = move
+    return best
+
+
+def _near(ledger: Ledger, g: int, prices: Floats) -> Ints:
+    """The options of a group, the least losing at `prices` where there are very many."""
+    numbers = np.arange(ledger.start[g], ledger.start[g + 1])
+    if len(numbers) <= NEAR:
+        return numbers
+    reduced = ledger.gains[numbers] - prices @ np.nan_to_num(ledger.costs[:, numbers], posinf=1e300)
+    return numbers[np.sort(np.argsort(-reduced, kind="stable")[:NEAR])]
+
+
+def _pair_of(ledger: Ledger, rows: Ints, columns: Ints, charges: list[tuple[int, Charge]]) -> Move | None:
+    gains = ledger.gains[rows][:, None] + ledger.gains[columns][None, :]
+    able = gains > _threshold(ledger)
+    if not able.any():
+        return None
+    (g, _), (h, _) = ledger.option(int(rows[0])), ledger.option(int(columns[0]))
+    first, second = ledger.problem.choices[g], ledger.problem.choices[h]
+    widths = dict(widths_at(ledger.problem, ledger.at.position))
+    here = {first.name: widths[first.name], second.name: widths[second.name]}
+    down = {first.name: first.widths[rows - ledger.start[g]][:, None]}
+    across = {second.name: second.widths[columns - ledger.start[h]][None, :]}
+    cost = ledger.costs[:, rows][:, :, None] + ledger.costs[:, columns][:, None, :]
+    with np.errstate(invalid="ignore"):
+        for resource, charge in charges:
+            corner = charge.at({**widths, **here})
+            table = charge.at({**widths, **down, **across})
+            cost[resource] += table - charge.at({**widths, **down}) - charge.at({**widths, **across}) + corner
+        able &= np.all(cost <= ledger.spare()[:, None, None], axis=0)
+    return _first(ledger, np.where(able, gains, -np.inf), rows, columns)
+
+
+def spread(problem: Problem) -> Ints:
+    """The middle position of every group: a start where nothing better is known."""
+    return np.array([len(choice.widths) // 2 for choice in problem.choices], dtype=np.int64)

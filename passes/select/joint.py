@@ -1,0 +1,232 @@
+"""`joint`: the widths that keep most, and a proof of how much is left to gain.
+
+    1. model     the problem as tables over widths (`factors`) and an elimination order (`elimination`)
+    2. floors    the least each resource can cost: the budget is infeasible below it
+    3. dual      prices per resource whose unconstrained best lies at the limit (`dual`); the certificate
+    4. fill      the best choices met on the way, completed by local moves (`fill`)
+
+Where the tables outgrow `Limits`, `relax` takes the place of the exact model; its bound still holds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from halpc.errors import InfeasibleError, UsageError
+from halpc.ir.dims import leaves
+from halpc.ir.problem import Problem, Resource, Selection, Widths
+from passes.select.dual import Dual, Visit, hull, visited, widths_at
+from passes.select.elimination import Eliminator, Plan, plan
+from passes.select.entangled import relaxed
+from passes.select.factors import Floats, Ints, Sketch, TooLargeError, sketch, tabulate
+from passes.select.fill import fill
+from passes.select.outcome import selection
+
+EXACT = "an upper bound on what any choice within the limits keeps (Lagrangian dual, eliminated exactly)"
+STARTS = 6  # choices met on the way that the fill starts from
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much memory and time `joint` may take.
+
+    Attributes:
+        entries: float64 numbers in all tables together (64 Mi are 512 MiB).
+        work: additions in one elimination.
+        seconds: for the prices, and again for the fill.
+    """
+
+    entries: int = 1 << 26
+    work: int = 1 << 27
+    seconds: float = 30.0
+
+
+def joint(problem: Problem, limits: Limits | None = None) -> Selection:
+    """Widths that keep as much as the limits allow, with a certificate.
+
+    Raises:
+        InfeasibleError: no choice fits; it carries the floor.
+    """
+    started = time.perf_counter()
+    limits = limits or Limits()
+    try:
+        dual = _dual(problem, limits)
+    except TooLargeError:
+        return _joint_relaxed(problem, limits, started)
+    _check_floors(problem, dual)
+    dual.minimise()
+    best = _primal(problem, dual, limits)
+    return _certified(problem, best, dual.bound, dual.prices, EXACT, started)
+
+
+def _certified(
+    problem: Problem, best: Visit, bound: float, prices: Floats, means: str, started: float
+) -> Selection:
+    named = {r.name: float(p) for r, p in zip(problem.resources, prices, strict=True)}
+    return selection(
+        problem, widths_at(problem, best.position), solver="joint", started=started,
+        bound=max(bound, best.value), bound_means=means, prices=named,
+    )  # fmt: skip
+
+
+def _joint_relaxed(problem: Problem, limits: Limits, started: float) -> Selection:
+    """The answer where exact tables are too large."""
+    deadline = time.monotonic() + limits.seconds
+    state = relaxed(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+    for resource, floor in zip(problem.resources, state.floors, strict=True):
+        if floor > resource.limit:
+            raise _below_floor(resource, floor, "at least ")
+    if state.best is None:
+        nearest = min(state.visits, key=lambda v: _excess(problem, v)[0])
+        raise _unmet(problem, nearest)
+    return _certified(problem, state.best, state.bound, state.prices, state.means, started)
+
+
+def cheapest(problem: Problem, limits: Limits | None = None) -> dict[str, int]:
+    """Widths of the least cost (of the first limited resource; the widest where nothing is limited).
+
+    Raises:
+        InfeasibleError: even they do not fit.
+    """
+    limits = limits or Limits()
+    try:
+        dual = _dual(problem, limits)
+    except TooLargeError:
+        return dict(_cheapest_relaxed(problem, limits))
+    if not len(dual.active):
+        return {choice.name: int(choice.widths[-1]) for choice in problem.choices}
+    _check_floors(problem, dual)
+    return dict(widths_at(problem, dual.visits[0].position))
+
+
+def _cheapest_relaxed(problem: Problem, limits: Limits) -> Widths:
+    return _joint_relaxed(problem, limits, time.perf_counter()).widths
+
+
+def _dual(problem: Problem, limits: Limits) -> Dual:
+    drawn, order = best_plan(problem, limits)
+    model = tabulate(drawn)
+    oracle = Eliminator(model, order)
+    return Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds)
+
+
+def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:
+    """The encoding and order with the least work among those within `limits`.
+
+    Raises:
+        TooLargeError: there is none.
+    """
+    found: list[tuple[Sketch, Plan]] = []
+    for compound in _compounds(problem):
+        try:
+            drawn = sketch(problem, compound=compound, room=limits.entries)
+        except TooLargeError:
+            continue
+        scopes = list(dict.fromkeys(entry.scope for entry in drawn.entries if entry.scope))
+        if drawn.table_entries() > limits.entries:
+            continue
+        for by_fill in (False, True):
+            order = plan(drawn.sizes, scopes, drawn.links, by_fill=by_fill)
+            if order.work <= limits.work and order.memory <= limits.entries:
+                found.append((drawn, order))
+    if not found:
+        raise TooLargeError("no elimination order fits the memory bound")
+    return min(found, key=lambda pair: pair[1].work)
+
+
+def _compounds(problem: Problem) -> tuple[int, ...]:
+    """Which axes to try as variables: none, those of three groups or more, all of two or more."""
+    names = {choice.name for choice in problem.choices}
+    axes = [axis for resource in problem.resources for charge in resource.charges for axis in charge.axes]
+    widest = max((len({leaf.name for leaf in leaves(axis)} & names) for axis in axes), default=0)
+    return (widest,) if widest < 2 else tuple(sorted({1, 2, min(widest, 4)}))
+
+
+def _check_floors(problem: Problem, dual: Dual) -> None:
+    for number in dual.active:
+        resource = problem.resources[number]
+        floor, found = dual.floor(int(number))
+        rounding = 1e-12 * max(abs(resource.limit), abs(floor))
+        if not math.isfinite(floor) or found.costs[number] > resource.limit + rounding:
+            raise _below_floor(resource, float(found.costs[number]), "")
+
+
+def _below_floor(resource: Resource, floor: float, about: str) -> InfeasibleError:
+    return InfeasibleError(
+        f"{resource.name}: no choice of widths fits {resource.limit:g} {resource.unit}; "
+        f"the floor is {about}{floor:g} {resource.unit}",
+        budget=resource.limit, floor=floor,
+    )  # fmt: skip
+
+
+def _primal(problem: Problem, dual: Dual, limits: Limits) -> Visit:
+    """The best choice that the fill makes of the choices met."""
+    deadline = time.monotonic() + limits.seconds
+    prices = dual.prices
+    worth = [v.value - float(prices @ np.where(prices > 0, v.costs, 0.0)) for v in dual.visits]
+    order = sorted(range(len(worth)), key=lambda i: -worth[i])
+    starts: dict[bytes, Ints] = {}
+    for visit in (dual.visits[i] for i in order):
+        starts.setdefault(visit.position.tobytes(), visit.position)
+    inside = [v for v in dual.visits if dual.within(v)]
+    best = max(inside, key=lambda v: v.value, default=None)
+    for position in list(starts.values())[:STARTS]:
+        found = fill(problem, position, prices, bound=dual.bound, deadline=deadline)
+        if dual.within(found) and (best is None or found.value > best.value):
+            best = found
+        if best is not None and best.value >= dual.bound:
+            break
+    if best is None:
+        raise _unmet(problem, min(dual.visits, key=lambda v: _excess(problem, v)[0]))
+    return visited(problem, best.position)
+
+
+def _excess(problem: Problem, found: Visit) -> tuple[float, int]:
+    """The largest relative overspending of any resource, and which."""
+    over = [
+        (float(cost) - resource.limit) / max(abs(resource.limit), 1e-300) if np.isfinite(resource.limit) else -np.inf
+        for cost, resource in zip(found.costs, problem.resources, strict=True)
+    ]
+    worst = int(np.argmax(over))
+    return over[worst], worst
+
+
+def _unmet(problem: Problem, nearest: Visit) -> InfeasibleError:
+    """No choice was found that keeps all limits at once; says how near the nearest came."""
+    worst = _excess(problem, nearest)[1]
+    resource, floor = problem.resources[worst], float(nearest.costs[worst])
+    return InfeasibleError(
+        f"{resource.name}: no choice of widths found that keeps all limits together; the nearest costs "
+        f"{floor:g} {resource.unit} (the floor found) against {resource.limit:g} {resource.unit}",
+        budget=resource.limit, floor=floor,
+    )  # fmt: skip
+
+
+def frontier(problem: Problem, *, points: int | None = None, limits: Limits | None = None) -> list[Selection]:
+    """The choices that are best at some price, by rising cost: the concave frontier of one resource.
+
+    Each is optimal for a budget of exactly what it costs, so its bound is its value. The limit is ignored.
+    With `points`, at most that many, those that leave the least area unknown.
+
+    Raises:
+        UsageError: several limited resources.
+    """
+    started = time.perf_counter()
+    if len(problem.resources) != 1:
+        raise UsageError("the frontier needs exactly one resource")
+    resource = problem.resources[0]
+    dual = _dual(Problem(problem.choices, (replace(resource, limit=0.0),)), limits or Limits())
+    vertices = hull(dual, 0, points or 10_000)
+    free = Problem(problem.choices, (replace(resource, limit=np.inf),))
+    return [
+        selection(
+            free, widths_at(free, v.position), solver="joint", started=started,
+            bound=v.value + dual.slack(np.array([price])),
+            bound_means=EXACT, prices={resource.name: price},
+        )
+        for v, price in vertices
+    ]  # fmt: skip

@@ -1,0 +1,54 @@
+"""The static twin: a copy of the model at fixed input shapes in which all that is constant there is a literal.
+
+Where the model has dynamic axes, some of these literals are computed in the model itself. They are marked, since
+nothing of them can be sliced, and remember which of their entries vary with the dynamic axes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from passes.fold import Known, Knowledge
+
+SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
+
+
+class Computed(gs.Constant):  # type: ignore[misc]  # graphsurgeon is untyped
+    """A literal of the twin that the model computes from its dynamic axes.
+
+    Attributes:
+        others: its entries at other sizes of the dynamic axes; empty arrays where its own shape varies.
+    """
+
+    others: list[NDArray[np.generic]]
+
+
+def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.Graph:
+    """The twin of `graph` at the shapes of `known`; `variants` are known at other sizes of the dynamic axes."""
+    twin = graph.copy()
+    outputs = {t.name for t in twin.outputs}
+    for name, tensor in twin.tensors().items():
+        fact = known.tensors.get(name)
+        if isinstance(tensor, gs.Constant) or fact is None:
+            continue
+        if fact.value is not None and name not in outputs and tensor.inputs and _is_literal(fact):
+            tensor.inputs.clear()
+            tensor.to_constant(np.ascontiguousarray(fact.value).reshape(fact.shape))
+            tensor.__class__ = Computed
+            tensor.others = [_value(world, name) for world in variants]
+        else:
+            tensor.shape, tensor.dtype = list(fact.shape), tensor.dtype if tensor.dtype is not None else fact.dtype
+    return twin.cleanup().toposort()
+
+
+def _is_literal(fact: Known) -> bool:
+    """Integers, truth values and a few floats; whole computed tables of floats stay what computes them."""
+    assert fact.value is not None
+    return fact.value.dtype.kind != "f" or fact.value.size <= SCALARS
+
+
+def _value(world: Knowledge, name: str) -> NDArray[np.generic]:
+    fact = world.tensors.get(name)
+    return np.zeros(0) if fact is None or fact.value is None else np.asarray(fact.value)

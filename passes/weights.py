@@ -1,0 +1,46 @@
+"""Reading and writing the values of graphsurgeon constants: no second copy in memory, no change of type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+
+def array_of(tensor: gs.Constant) -> NDArray[Any]:
+    """The constant's entries; read from the file's bytes each time, so that nothing stays in memory twice."""
+    lazy = tensor._values
+    if isinstance(lazy, np.ndarray):
+        return lazy
+    if isinstance(lazy, gs.ir.tensor.SparseValues):
+        return np.asarray(lazy.load())
+    return np.asarray(numpy_helper.to_array(lazy.tensor))
+
+
+def put(tensor: gs.Constant, values: NDArray[Any]) -> None:
+    """Replace the constant's entries.
+
+    Types that numpy lacks (bfloat16, float8, int4) are kept as onnx packs them: graphsurgeon's exporter would
+    write one byte per int4 and takes one float8 for another.
+    """
+    values = np.ascontiguousarray(values)
+    if values.dtype.isbuiltin == 1:
+        tensor.values = values
+        tensor.export_dtype = None
+        return
+    tensor.values = gs.ir.tensor.LazyValues(numpy_helper.from_array(values, tensor.name))
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a tensor's type: numpy's where it has one, else `bfloat16`, `float8_e4m3fn`, `int4`, …"""
+    if dtype is None:
+        return "unknown"
+    if isinstance(dtype, int):
+        return "unknown" if dtype == 0 else str(helper.tensor_dtype_to_np_dtype(dtype).name)
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError:
+        return str(dtype)

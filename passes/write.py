@@ -1,0 +1,62 @@
+"""write: the output folder, whole or not at all.
+
+Files are made under a temporary name beside the folder and moved in at the end, so that a full disk or an
+interrupt leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from halpc.errors import OutputError
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A scratch folder on the same disk as `out`; gone afterwards.
+
+    Raises:
+        OutputError: the folder's parent does not exist or may not be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give -o the name of a folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = out if out.is_dir() else out.parent
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror}; give -o another folder") from error
+    try:
+        yield folder
+    except OSError as error:
+        raise OutputError(f"{out}: writing failed: {error.strerror}; nothing was changed there") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Move every file of the scratch folder into `out`, replacing what has the same name."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir(), key=lambda f: f.name == "report.json"):
+        os.replace(file, out / file.name)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """A JSON file, flushed to the disk."""
+    with path.open("w", encoding="utf-8") as stream:
+        json.dump(data, stream, indent=1, default=_plain)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars and paths as plain JSON."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,293 @@
+"""onnxruntime as a stop-watch: on the CPU always, on CUDA and through TensorRT where its providers are
+installed.
+
+Kernel times are those of onnxruntime's own profiler where it sees the kernel (on the CPU, and in CUDA
+builds with kernel profiling); elsewhere a model's wall time above that of an empty model. Many sessions
+live side by side and take turns, so that a noisy moment does not fall on one of them alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from halpc.errors import BackendError
+from halpc.ir.latency import Device, LayerTime, Timing
+from halpc.ir.profiler import Feeds, Model
+from profilers import ort_device
+from profilers.feeds import random_feeds
+from profilers.ort_events import LEAST_MS, Profile, read_profile
+from profilers.ort_layers import map_layers
+
+log = logging.getLogger(__name__)
+
+PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_TOGETHER_BYTES = 512 << 20
+_TOGETHER = 128
+_SHORT_S = 200e-6
+_SHORT_FACTOR = 4
+_BURST_S = 5e-3
+_BURST_RUNS = 20
+_LEAST_ROUNDS = 7
+
+
+class OnnxRuntimeProfiler:
+    """Satisfies `halpc.ir.profiler.Profiler`."""
+
+    def __init__(
+        self, *, provider: str = "cpu", threads: int = 1, precision: str = "fp32", optimisation: str = "all"
+    ) -> None:
+        """A stop-watch for one execution provider.
+
+        Args:
+            provider: `cpu`, `cuda` or `tensorrt`.
+            threads: intra-op threads; 0 is one per core that this process may use.
+            precision: of the models that will be measured; `fp32` turns TF32 off where the provider has it.
+            optimisation: `all`, `extended`, `basic` or `disable`; what will be deployed.
+
+        Raises:
+            BackendError: onnxruntime or the provider is missing.
+        """
+        self._ort = ort_device.import_onnxruntime(PROVIDERS.get(provider, provider))
+        self._provider = PROVIDERS.get(provider, provider)
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._level = getattr(
+            self._ort.GraphOptimizationLevel, f"ORT_{optimisation.upper()}_ALL", None
+        ) or getattr(self._ort.GraphOptimizationLevel, f"ORT_ENABLE_{optimisation.upper()}")
+        self._device = ort_device.describe(self._ort, provider, self._threads, precision, optimisation)
+
+    @property
+    def device(self) -> Device:
+        """Processor, onnxruntime version, provider, precision, threads, optimisation level."""
+        return self._device
+
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
+        """float64[len(models)]: each small model's own kernel time in ms; see `Profiler.kernels`.
+
+        Models whose run is short are repeated up to four times as often: it costs nothing, and they need it.
+        """
+        times = np.empty(len(models))
+        start = 0
+        for batch in _batches(models):
+            times[start : start + len(batch)] = self._kernel_batch(batch, repetitions)
+            start += len(batch)
+        return times
+
+    def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
+        """What onnxruntime executes for `model`, in order, mapped back to the nodes it was given.
+
+        Its profiler adds about two microseconds to every node, which is much where kernels are short: what a
+        node that does nothing takes is taken off each.
+
+        Raises:
+            BackendError: the provider runs the model but its profiler does not see the kernels.
+        """
+        with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
+            empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
+            _take_turns([runner, empty], repetitions)
+            profile, nothing = runner.profile(), empty.profile()
+            if self._device.kind == "cuda" and not profile.on_device:
+                raise BackendError(
+                    f"{self._provider}: this onnxruntime {self._device.version} was built without CUDA kernel"
+                    " profiling, so it cannot tell what each layer takes. Use --profiler tensorrt."
+                )
+            executed = onnx.load(str(optimised), load_external_data=False)
+        original = (
+            model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
+        )
+        return map_layers(
+            original, executed, profile.nodes, 0.0 if profile.on_device else nothing.kernel_ms()
+        )
+
+    def compare(
+        self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None
+    ) -> list[Timing]:
+        """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.
+
+        In every round each model runs a burst of at least 5 ms, the first run of which is not counted where
+        it has more than one; the order of the models turns by one each round.
+        """
+        runners = [_Runner(self, model, feeds=feeds) for model in models]
+        bursts = [_burst(runner.warm_up()) for runner in runners]
+        samples: list[list[float]] = [[] for _ in models]
+        deadline = time.perf_counter() + seconds
+        rounds = 0
+        while rounds < _LEAST_ROUNDS or time.perf_counter() < deadline:
+            for i in ((rounds + k) % len(runners) for k in range(len(runners))):
+                runs, dropped = bursts[i]
+                samples[i] += [runners[i].run() for _ in range(runs)][dropped:]
+            rounds += 1
+        regime = self._regime(rounds, [len(s) for s in samples])
+        return [Timing(np.array(s) * 1e3, regime, rounds) for s in samples]
+
+    def _regime(self, rounds: int, runs: Sequence[int]) -> str:
+        where = (
+            "inputs and outputs on the GPU, no transfers"
+            if self._device.kind == "cuda"
+            else "inputs bound once"
+        )
+        return (
+            f"{self._provider}, {self._threads} thread{'s' * (self._threads > 1)}, optimisation"
+            f" {self._device.details['optimisation']}, {where}; {min(runs)} runs in {rounds} interleaved"
+            " rounds after warm-up, first run of a burst not counted"
+        )
+
+    def _kernel_batch(self, models: Sequence[onnx.ModelProto], repetitions: int) -> list[float]:
+        with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
+            runners = [
+                _Runner(self, model, profile_in=Path(folder) / str(i))
+                for i, model in enumerate([*models, _empty_model()])
+            ]
+            walls = _take_turns(runners, repetitions)
+            *profiles, empty = [runner.profile() for runner in runners]
+        if self._device.kind == "cpu":
+            return [profile.kernel_ms(empty.kernel_ms()) for profile in profiles]
+        if all(profile.on_device for profile in profiles):
+            return [profile.kernel_ms() for profile in profiles]
+        return [max((wall - walls[-1]) * 1e3, LEAST_MS) for wall in walls[:-1]]
+
+    def session(self, model: Model, *, profile_in: Path | None = None, optimised: Path | None = None) -> Any:
+        """An onnxruntime session for `model`, as it will be deployed.
+
+        Raises:
+            BackendError: onnxruntime refuses the model, or falls back to another provider.
+        """
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = self._level
+        options.log_severity_level = 4
+        # Other sessions' idle threads must not spin on the cores of the one that is being timed.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if profile_in is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_in)
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+            external = "session.optimized_model_external_initializers"
+            options.add_session_config_entry(f"{external}_file_name", optimised.name + ".data")
+            options.add_session_config_entry(f"{external}_min_size_in_bytes", "1024")
+        source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+        try:
+            session = self._ort.InferenceSession(source, options, providers=self._providers())
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise BackendError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
+        if self._provider not in session.get_providers():
+            raise BackendError(
+                f"onnxruntime fell back to {', '.join(session.get_providers())}: {self._provider} failed."
+                " Check the CUDA and cuDNN libraries that this onnxruntime wants."
+            )
+        return session
+
+    def _providers(self) -> list[Any]:
+        tf32 = "1" if self._device.precision == "tf32" else "0"
+        own: dict[str, Any] = {"CUDAExecutionProvider": {"use_tf32": tf32}}
+        return (
+            list(dict.fromkeys([self._provider, "CPUExecutionProvider"]))
+            if self._provider not in own
+            else [(self._provider, own[self._provider]), "CPUExecutionProvider"]
+        )
+
+
+class _Runner:
+    """One session with its inputs bound, ready to run again and again."""
+
+    def __init__(
+        self,
+        profiler: OnnxRuntimeProfiler,
+        model: Model,
+        *,
+        feeds: Feeds | None = None,
+        profile_in: Path | None = None,
+        optimised: Path | None = None,
+    ) -> None:
+        self.session = profiler.session(model, profile_in=profile_in, optimised=optimised)
+        self.binding = self.session.io_binding()
+        self.estimate_s = 0.0
+        inputs = self.session.get_inputs()
+        given = feeds or {}
+        values = {**random_feeds(i for i in inputs if i.name not in given), **given}
+        on_gpu = profiler.device.kind == "cuda"
+        for value in inputs:
+            self.binding.bind_ortvalue_input(value.name, ort_device.on_device(values[value.name], on_gpu))
+        for value in self.session.get_outputs():
+            self.binding.bind_output(value.name, "cuda" if on_gpu else "cpu")
+
+    def run(self) -> float:
+        """Seconds of one run, all of its work done when it returns."""
+        start = time.perf_counter()
+        try:
+            self.session.run_with_iobinding(self.binding)
+        except Exception as error:  # onnxruntime's own exceptions share no base class
+            raise BackendError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
+        return time.perf_counter() - start
+
+    def warm_up(self) -> float:
+        """Run until caches and arenas have settled; an estimate of a run in seconds."""
+        self.run()
+        self.estimate_s = min(self.run() for _ in range(3))
+        return self.estimate_s
+
+    def profile(self) -> Profile:
+        """End profiling and read what it says."""
+        return read_profile(Path(self.session.end_profiling()))
+
+
+def _take_turns(runners: Sequence[_Runner], repetitions: int) -> list[float]:
+    """Run all of them in rounds; the fastest wall time of each, in seconds."""
+    for runner in runners:
+        runner.estimate_s = min(runner.run(), runner.run())
+    for turn in range(repetitions * _SHORT_FACTOR):
+        for runner in runners:
+            if turn < repetitions or runner.estimate_s < _SHORT_S:
+                runner.estimate_s = min(runner.estimate_s, runner.run())
+    return [runner.estimate_s for runner in runners]
+
+
+def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto]]:
+    """As many models at a time as memory and open files bear."""
+    batch: list[onnx.ModelProto] = []
+    held = 0
+    for model in models:
+        size = model.ByteSize()
+        if batch and (held + size > _TOGETHER_BYTES or len(batch) == _TOGETHER):
+            yield batch
+            batch, held = [], 0
+        batch.append(model)
+        held += size
+    if batch:
+        yield batch
+
+
+def _burst(estimate_s: float) -> tuple[int, int]:
+    """Runs in a row, and how many of them are not counted."""
+    runs = min(_BURST_RUNS, math.ceil(_BURST_S / max(estimate_s, 1e-7)))
+    return (runs + 1, 1) if runs > 1 else (1, 0)
+
+
+def _empty_model() -> onnx.ModelProto:
+    """A model that does next to nothing: what a run costs besides its kernels."""
+    return onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 17]> empty (float[1] x) => (float[1] y) { y = Neg(x) }'
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(itertools.chain(str(error).strip().splitlines(), [type(error).__name__]))

@@ -1,0 +1,203 @@
+"""Running TensorRT engines against the clock. Runs in the child process only.
+
+Inputs are uploaded once and stay on the device; nothing is transferred while the clock runs. The whole engine
+is captured in a CUDA graph where that is possible and replayed between two events; where it is not, it is
+enqueued, and the regime says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from halpc.errors import BackendError, CalibrationError
+from profilers import trt_engine
+from profilers.cuda import Cuda
+
+WARM_UP_SECONDS = 0.2
+BURST = 8  # replays of one engine before the next one's turn
+_TYPES = {
+    "FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8,
+    "UINT8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Loaded:
+    """An engine on the device, its buffers bound, ready to run in `stream`."""
+
+    trt: Any
+    cuda: Cuda
+    runtime: Any
+    engine: Any
+    context: Any
+    stream: Any
+    said: list[str]
+    addresses: list[int] = field(default_factory=list)
+    graph: Any | None = None
+
+    def enqueue(self) -> None:
+        """Puts one run into the stream."""
+        if not self.context.execute_async_v3(self.cuda.handle(self.stream)):
+            raise BackendError(f"TensorRT could not run the engine: {trt_engine.quote(self.said)}.")
+
+    def run(self) -> None:
+        """One run: a replay of the graph, or an enqueue where there is none."""
+        if self.graph is None:
+            self.enqueue()
+        else:
+            self.cuda.launch(self.graph, self.stream)
+
+    def close(self) -> None:
+        """Gives the device memory back."""
+        self.cuda.synchronize(self.stream)
+        for address in self.addresses:
+            self.cuda.free(address)
+        self.addresses.clear()
+
+
+def open_engine(
+    trt: Any,
+    cuda: Cuda,
+    plan: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
+    feeds: Mapping[str, NDArray[Any]],
+) -> Loaded:
+    """Loads a plan file, binds every input and output, and fills the inputs from `feeds` or at random.
+
+    Args:
+        shapes: the shape to run at, per dynamic input; the profile's optimum where none is given.
+
+    Raises:
+        BackendError: the plan does not load or run on this GPU and version.
+        CalibrationError: an input that was handed over does not have the engine's shape.
+    """
+    said: list[str] = []
+    logger = trt_engine.make_logger(trt, said)
+    runtime, engine = trt_engine.deserialize(trt, logger, said, plan)
+    context = trt_engine.present(engine.create_execution_context(), "create an execution context", said)
+    loaded = Loaded(trt, cuda, (runtime, logger), engine, context, cuda.stream(), said)
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    for name in inputs:
+        _set_shape(loaded, name, shapes)
+    for name in names:
+        if name in inputs:
+            _bind_input(loaded, name, feeds.get(name))
+        else:
+            _bind(loaded, name, int(context.get_max_output_size(name)))
+    return loaded
+
+
+def _set_shape(loaded: Loaded, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    engine, context = loaded.engine, loaded.context
+    if all(size >= 0 for size in tuple(engine.get_tensor_shape(name))):
+        return
+    shape = shapes.get(name) or tuple(engine.get_tensor_profile_shape(name, 0)[1])
+    if not context.set_input_shape(name, tuple(shape)):
+        raise BackendError(
+            f"the engine does not take shape {tuple(shape)} for input {name}: it is outside its profile."
+        )
+
+
+def _bind(loaded: Loaded, name: str, size_bytes: int) -> int:
+    address = loaded.cuda.allocate(size_bytes)
+    loaded.addresses.append(address)
+    if not loaded.context.set_tensor_address(name, address):
+        raise BackendError(f"TensorRT refused the buffer of {name}: {trt_engine.quote(loaded.said)}.")
+    return address
+
+
+def _bind_input(loaded: Loaded, name: str, given: NDArray[Any] | None) -> None:
+    kind = loaded.engine.get_tensor_dtype(name)
+    shape = tuple(int(size) for size in loaded.context.get_tensor_shape(name))
+    address = _bind(loaded, name, int(np.prod(shape)) * int(kind.itemsize))
+    dtype = _TYPES.get(kind.name)
+    if dtype is None:
+        return  # bf16 and smaller: zeros, numpy has no such type
+    if given is not None and given.shape != shape:
+        raise CalibrationError(f"input {name} has shape {given.shape}, the engine runs at {shape}.")
+    if given is None and np.issubdtype(dtype, np.floating):
+        given = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    if given is not None:
+        loaded.cuda.upload(address, np.ascontiguousarray(given.astype(dtype)))
+
+
+def warm_up(loaded: Loaded, seconds: float = WARM_UP_SECONDS) -> None:
+    """Runs for `seconds` (at least twice), so that loading and compiling of kernels stay out of the times."""
+    until, runs = time.perf_counter() + seconds, 0
+    while runs < 2 or time.perf_counter() < until:
+        loaded.run()
+        loaded.cuda.synchronize(loaded.stream)
+        runs += 1
+
+
+def regime(cuda: Cuda, captured: bool) -> str:
+    """How engines were timed, in one sentence."""
+    how = "replayed as a CUDA graph" if captured else "enqueued one by one (no CUDA graph)"
+    return (
+        f"whole engine {how}, timed by CUDA events over {cuda.name}, without transfers, "
+        f"{WARM_UP_SECONDS * 1000:.0f} ms warm-up, engines interleaved in bursts of {BURST}"
+    )
+
+
+def race(engines: list[Loaded], seconds: float) -> list[list[float]]:
+    """Milliseconds of every run of every engine; the engines take turns until `seconds` are over."""
+    for loaded in engines:
+        warm_up(loaded, 0.0)
+        loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
+        warm_up(loaded)
+    times: list[list[float]] = [[] for _ in engines]
+    until = time.perf_counter() + seconds
+    while not times[-1] or time.perf_counter() < until:
+        for loaded, samples in zip(engines, times, strict=True):
+            samples.extend(_burst(loaded))
+    return times
+
+
+def _burst(loaded: Loaded) -> list[float]:
+    """Milliseconds of `BURST` runs in a row; the first, which finds cold caches, is thrown away."""
+    cuda, stream = loaded.cuda, loaded.stream
+    pairs = []
+    for _ in range(BURST + 1):
+        start = cuda.event(stream)
+        loaded.run()
+        pairs.append((start, cuda.event(stream)))
+    cuda.synchronize(stream)
+    return [cuda.elapsed_ms(start, stop) for start, stop in pairs][1:]
+
+
+def time_layers(loaded: Loaded, repetitions: int) -> tuple[list[str], list[list[float]]]:
+    """(names, ms per run and layer) from TensorRT's own profiler, in order of execution."""
+    trt, context = loaded.trt, loaded.context
+    reports: list[tuple[str, float]] = []
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            reports.append((layer_name, ms))
+
+    warm_up(loaded)
+    profiler = Profiler()
+    context.profiler = profiler
+    context.enqueue_emits_profile = True
+    runs: list[list[tuple[str, float]]] = []
+    for _ in range(repetitions + 1):
+        reports.clear()
+        loaded.enqueue()
+        loaded.cuda.synchronize(loaded.stream)
+        runs.append(list(reports))
+    names = [name for name, _ in runs[-1]]
+    if not names:
+        raise BackendError(f"TensorRT's profiler reported no layers: {trt_engine.quote(loaded.said)}.")
+    same = [run for run in runs[1:] if [name for name, _ in run] == names]
+    return names, [[ms for _, ms in run] for run in same]

@@ -1,0 +1,39 @@
+"""Every row of the corpus, the plain convolutional networks first."""
+
+from __future__ import annotations
+
+from tests.corpus import (
+    rows_diffusion,
+    rows_handmade,
+    rows_pytorchcv,
+    rows_segmentation,
+    rows_timm,
+    rows_timm_attention,
+    rows_torchvision,
+    rows_transformers,
+)
+from tests.corpus.row import Row
+from tests.corpus.rows_quantised import with_quantised
+
+_ROWS = (
+    *rows_torchvision.CLASSIFIERS,
+    *rows_pytorchcv.CLASSIFIERS,
+    *rows_timm.CONVOLUTIONAL,
+    *rows_handmade.HANDMADE,
+    *rows_segmentation.SMP,
+    *rows_segmentation.YOLO,
+    *rows_transformers.ENCODERS,
+    *rows_transformers.VISIONARY,
+    *rows_diffusion.DIFFUSERS,
+    *rows_segmentation.MONAI,
+    *rows_torchvision.ATTENTION,
+    *rows_torchvision.SEGMENTERS,
+    *rows_timm_attention.ATTENTION,
+    *rows_transformers.DECODERS,
+    *rows_transformers.AUDITORY,
+    *rows_pytorchcv.SEGMENTERS_AND_POSE,
+    *rows_pytorchcv.MORE_CLASSIFIERS,
+    *rows_torchvision.DETECTORS,
+    *rows_torchvision.VIDEO_AND_FLOW,
+)
+ROWS: tuple[Row, ...] = with_quantised(_ROWS)

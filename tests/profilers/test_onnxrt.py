@@ -1,0 +1,243 @@
+"""onnxruntime as a stop-watch. Times are compared with each other, never with a clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from halpc.errors import BackendError, ModelError
+from halpc.ir.profiler import ASIDE
+from profilers import ort_device
+from profilers.feeds import random_array
+from profilers.onnxrt import OnnxRuntimeProfiler
+from profilers.ort_layers import plain_name
+
+RESIDUAL = """
+<ir_version: 9, opset_import: ["": 17]>
+residual (float[1,16,8,8] x) => (float[1,10] y)
+<float[32,16,3,3] w1, float[32] b1, float[32,32,3,3] w2, float[32,32,1,1] w3, float[10,32] w4, float[10] b4>
+{
+  [stem] a1 = Conv <pads = [1,1,1,1]> (x, w1, b1)
+  [stem_relu] a2 = Relu (a1)
+  [inner] a3 = Conv <pads = [1,1,1,1]> (a2, w2)
+  [inner_relu] a4 = Relu (a3)
+  [last] a5 = Conv (a4, w3)
+  [sum] a6 = Add (a5, a2)
+  [sum_relu] a7 = Relu (a6)
+  [pool] a8 = GlobalAveragePool (a7)
+  [flat] a9 = Flatten (a8)
+  [head] y = Gemm <transB = 1> (a9, w4, b4)
+}
+"""
+
+
+def with_weights(text: str) -> onnx.ModelProto:
+    """The model with random values for every initializer that its text declares."""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    inputs = {value.name for value in model.graph.input}
+    declared = [value for value in model.graph.value_info if value.name not in inputs]
+    for value in declared:
+        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(values, value.name))
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def conv(cin: int, cout: int, size: int, *, aside: bool = False) -> onnx.ModelProto:
+    """One convolution, behind scaffolding when `aside`."""
+    before = f"[{ASIDE}_0] {ASIDE}_h = Neg (x)" if aside else ""
+    source = f"{ASIDE}_h" if aside else "x"
+    return with_weights(f"""
+<ir_version: 9, opset_import: ["": 17]>
+conv (float[1,{cin},{size},{size}] x) => (float[1,{cout},{size},{size}] y) <float[{cout},{cin},3,3] w>
+{{ {before} y = Conv <pads = [1,1,1,1]> ({source}, w) }}
+""")
+
+
+@pytest.fixture(scope="module")
+def profiler() -> OnnxRuntimeProfiler:
+    return OnnxRuntimeProfiler(threads=1)
+
+
+def test_the_device_names_what_a_table_depends_on(profiler: OnnxRuntimeProfiler) -> None:
+    device = profiler.device
+    assert (device.kind, device.backend, device.provider, device.threads) == ("cpu", "onnxruntime", "cpu", 1)
+    assert device.name
+    assert device.details["optimisation"] == "all"
+    keys = {
+        OnnxRuntimeProfiler(threads=2).device.key,
+        OnnxRuntimeProfiler(optimisation="extended").device.key,
+        OnnxRuntimeProfiler(precision="int8").device.key,
+        device.key,
+    }
+    assert len(keys) == 4
+    assert OnnxRuntimeProfiler().device == device
+
+
+def test_a_kernel_of_many_times_the_work_takes_longer(profiler: OnnxRuntimeProfiler) -> None:
+    times = profiler.kernels([conv(8, 8, 8), conv(64, 64, 32), conv(8, 8, 8)], repetitions=3)
+    assert times.shape == (3,)
+    assert (times > 0).all()
+    assert times[1] > 3 * max(times[0], times[2])
+
+
+def test_more_models_than_fit_at_once_come_back_in_order(
+    profiler: OnnxRuntimeProfiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profilers.onnxrt._TOGETHER", 2)
+    times = profiler.kernels([conv(8, 8, 8), conv(8, 8, 8), conv(64, 64, 32), conv(8, 8, 8)], repetitions=2)
+    assert int(np.argmax(times)) == 2
+    assert profiler.kernels([]).shape == (0,)
+
+
+def test_scaffolding_is_not_counted(profiler: OnnxRuntimeProfiler) -> None:
+    only = with_weights(f"""
+<ir_version: 9, opset_import: ["": 17]>
+aside (float[1,64,64,64] x) => (float[1,64,64,64] {ASIDE}_y) {{ [{ASIDE}_0] {ASIDE}_y = Neg (x) }}
+""")
+    times = profiler.kernels([only, conv(8, 8, 8, aside=True)], repetitions=2)
+    assert times[0] == 0
+    assert times[1] > 0
+
+
+def test_layers_name_the_nodes_they_contain(profiler: OnnxRuntimeProfiler) -> None:
+    layers = profiler.layers(with_weights(RESIDUAL), repetitions=3)
+    by_nodes = {layer.nodes: layer for layer in layers if layer.nodes}
+    assert by_nodes.keys() >= {
+        ("stem", "stem_relu"),
+        ("inner", "inner_relu"),
+        ("last", "sum", "sum_relu"),
+        ("pool",),
+    }
+    assert by_nodes["last", "sum", "sum_relu"].outputs == ("a7",)
+    assert by_nodes["last", "sum", "sum_relu"].op == "Conv"
+    everything = [node for layer in layers for node in layer.nodes]
+    assert sorted(everything) == sorted(node.name for node in with_weights(RESIDUAL).graph.node)
+    assert all(layer.time_ms > 0 for layer in layers)
+
+
+def test_a_layer_that_the_runtime_added_names_the_tensor_it_moves(profiler: OnnxRuntimeProfiler) -> None:
+    layers = profiler.layers(with_weights(RESIDUAL), repetitions=2)
+    moved = {layer.op: layer.outputs for layer in layers if not layer.nodes}
+    assert moved.get("ReorderInput", ("x",)) == ("x",)
+    assert moved.get("ReorderOutput", ("a8",)) == ("a8",)
+    assert set(moved) <= {"ReorderInput", "ReorderOutput"}
+
+
+def test_without_fusion_every_node_is_its_own_layer() -> None:
+    layers = OnnxRuntimeProfiler(optimisation="disable").layers(with_weights(RESIDUAL), repetitions=2)
+    assert [layer.nodes for layer in layers] == [(node.name,) for node in with_weights(RESIDUAL).graph.node]
+
+
+def test_nodes_without_names_go_by_their_first_output(profiler: OnnxRuntimeProfiler) -> None:
+    model = with_weights(RESIDUAL)
+    for node in model.graph.node:
+        node.ClearField("name")
+    contained = {layer.nodes for layer in profiler.layers(model, repetitions=2)}
+    assert {("a1", "a2"), ("a3", "a4"), ("a5", "a6", "a7")} <= contained
+
+
+def test_half_precision_models_keep_their_nodes(profiler: OnnxRuntimeProfiler) -> None:
+    from onnxconverter_common import float16
+
+    model = float16.convert_float_to_float16(with_weights(RESIDUAL))
+    contained = [node for layer in profiler.layers(model, repetitions=2) for node in layer.nodes]
+    assert sorted(contained) == sorted(node.name for node in model.graph.node)
+
+
+def test_a_model_may_be_a_path(profiler: OnnxRuntimeProfiler, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(with_weights(RESIDUAL), path, save_as_external_data=True, size_threshold=0)
+    assert ("stem", "stem_relu") in {layer.nodes for layer in profiler.layers(path, repetitions=1)}
+    assert len(profiler.compare([path], seconds=0.01)[0].samples_ms) >= 7
+
+
+def test_compare_tells_a_large_model_from_a_small_one(profiler: OnnxRuntimeProfiler) -> None:
+    small, large, again = profiler.compare([conv(8, 8, 8), conv(64, 64, 32), conv(8, 8, 8)], seconds=0.1)
+    assert small.min_ms < large.min_ms
+    assert again.min_ms < large.min_ms
+    assert small.rounds == large.rounds >= 7
+    assert small.by_round_ms.shape[0] == small.rounds
+    assert "1 thread" in small.regime
+
+
+def test_compare_takes_the_inputs_it_is_given(profiler: OnnxRuntimeProfiler) -> None:
+    feeds = {"x": np.zeros((1, 16, 8, 8), np.float32)}
+    assert profiler.compare([with_weights(RESIDUAL)], seconds=0.01, feeds=feeds)[0].min_ms > 0
+    wrong = {"x": np.zeros((1, 15, 8, 8), np.float32)}
+    with pytest.raises(BackendError, match="onnxruntime failed to run the model"):
+        profiler.compare([with_weights(RESIDUAL)], seconds=0.01, feeds=wrong)
+
+
+def test_a_model_that_onnxruntime_refuses_is_a_backend_error(profiler: OnnxRuntimeProfiler) -> None:
+    with pytest.raises(BackendError, match="cannot load the model"):
+        profiler.kernels([onnx.ModelProto()])
+
+
+def test_a_symbolic_input_is_refused_with_the_option_that_mends_it(profiler: OnnxRuntimeProfiler) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 17]> g (float[N] x) => (float[N] y) {y = Neg (x)}'
+    )
+    with pytest.raises(ModelError, match="--shape x:"):
+        profiler.layers(model)
+
+
+def test_a_missing_provider_is_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(BackendError, match="no CUDAExecutionProvider, only CPUExecutionProvider") as caught:
+        OnnxRuntimeProfiler(provider="cuda")
+    assert "onnxruntime-gpu" in str(caught.value)
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("uint8", 0, 255), ("int64", 0, 1), ("int32", 0, 1), ("bool", 0, 1), ("int8", 0, 1)],
+)
+def test_random_integers_are_small_and_not_negative(kind: str, low: int, high: int) -> None:
+    values = random_array("x", (100,), f"tensor({kind})")
+    assert values.dtype == np.dtype(kind)
+    assert (values >= low).all()  # type: ignore[operator]
+    assert (values <= high).all()  # type: ignore[operator]
+    assert len(np.unique(values)) > 1
+
+
+@pytest.mark.parametrize("kind", ["float", "float16", "bfloat16", "double"])
+def test_random_floats_are_normal_and_repeatable(kind: str) -> None:
+    values = random_array("x", (1000,), f"tensor({kind})")
+    assert abs(float(values.astype(np.float64).std()) - 1) < 0.1
+    assert (values == random_array("x", (1000,), f"tensor({kind})")).all()
+
+
+def test_a_string_input_is_refused() -> None:
+    with pytest.raises(ModelError, match="numbers only"):
+        random_array("x", (1,), "tensor(string)")
+
+
+def test_names_lose_what_onnxruntime_adds() -> None:
+    added = [
+        "relu1_nchwc",
+        "InsertedPrecisionFreeCast_relu1",
+        "relu1_token_3",
+        "relu1_token_3_out0",
+        "relu1/duplicated",
+    ]
+    assert {plain_name(name) for name in added} == {"relu1"}
+    assert plain_name("relu_nchwc_1") == "relu_nchwc_1"
+
+
+def test_the_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(
+        "processor : 0\nmodel name : A  CPU @ 3 GHz\nflags : fpu avx avx2 avx512f\n\nmodel name : B\n"
+    )
+    assert ort_device.processor(info) == ("A CPU @ 3 GHz", "avx512f")
+    assert ort_device.processor(tmp_path / "none")[0]
