@@ -1,31 +1,20 @@
-"""The command line: arguments, exit codes, and what a person sees. Results on stdout, the rest on stderr."""
+"""The command line: exit codes, logging, and what a person sees. Results on stdout, the rest on stderr."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from halpc import __version__
-from halpc.errors import HalpcError, UsageError
-from halpc.options import Options
-from halpc.units import Budget, parse_budget, parse_shape
-
-EXIT_CODES = """\
-exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
-            5 verification failed · 6 backend missing · 7 measured over budget · 130 interrupted (resumable)"""
-SCORES = ("auto", "l1", "l2", "bn", "sp-lamp")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-PROFILERS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+from halpc import commands
+from halpc.arguments import parser_for
+from halpc.errors import HalpcError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args = parser_for(commands).parse_args(argv)
         _log(args.verbose, args.quiet)
         return int(args.run(args))
     except HalpcError as error:
@@ -47,191 +36,3 @@ def _log(verbose: int, quiet: bool) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Usage errors in halpc's own words and exit code."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("-v", "--verbose", action="count", default=0, help="say more (twice: everything)")
-    shared.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    shared.add_argument("--json", action="store_true", help="machine-readable result on stdout")
-    parser = _Parser(prog="halpc", description="Prune a trained ONNX model to a latency budget, and prove it.",
-                     epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"halpc {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    _compile_command(commands, shared)
-    _inspect_command(commands, shared)
-    _explain_command(commands, shared)
-    return parser
-
-
-Commands = argparse._SubParsersAction  # argparse has no public name for it
-
-
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="ONNX file")
-    parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224",
-                        help="static shape of an input with dynamic axes (repeatable)")  # fmt: skip
-    parser.add_argument("--batch", type=_positive, help="size of a dynamic first axis (default 1)")
-    parser.add_argument("--freeze", action="append", default=[], metavar="PATTERN",
-                        help="layers whose width stays, as a glob (repeatable)")  # fmt: skip
-    parser.add_argument("--allow-renormalisation", action="store_true",
-                        help="let channels under a mean or LayerNorm go; the result is approximate")  # fmt: skip
-
-
-def _compile_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("compile", parents=[shared], help="prune a model to a budget", epilog=EXIT_CODES,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.set_defaults(run=_compile)
-    _model_arguments(parser)
-    _compile_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, default=Path("halpc-out"), metavar="DIR")
-    parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
-
-
-def _compile_arguments(parser: argparse.ArgumentParser) -> None:
-    budget = parser.add_argument_group("budget (at least one)")
-    for resource, example in (("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%")):
-        budget.add_argument(f"--{resource}", metavar="BUDGET", help=example)
-    budget.add_argument("--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)")
-    score = parser.add_argument_group("importance")
-    score.add_argument("--importance", type=Path, action="append", default=[], metavar="FILE",
-                       help=".npz, .safetensors or .json from a training framework (repeatable: summed)")  # fmt: skip
-    score.add_argument("--score", choices=SCORES, default="auto", help="built-in score when there is no file")
-    data = parser.add_argument_group("data")
-    data.add_argument("--calibration", type=Path, metavar="INPUTS", help=".npz, folder of .npy, or folder of images")
-    data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
-    data.add_argument("--std", type=_floats, metavar="R,G,B", help="of images, in 0..1")
-    data.add_argument("--evaluate", type=Path, metavar="NPZ", help="inputs and labels: top-1 before and after")
-    data.add_argument("--no-recover", action="store_true", help="do not refit weights on the calibration inputs")
-    device = parser.add_argument_group("device")
-    device.add_argument("--profiler", choices=PROFILERS, default="auto")
-    device.add_argument("--threads", type=_positive, default=1, help="as deployed (default 1)")
-    device.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    device.add_argument("--table", type=Path, metavar="FILE", help="latency table taken earlier, or elsewhere")
-    device.add_argument("--accept-table-from-other-device", action="store_true")
-    choice = parser.add_argument_group("selection")
-    choice.add_argument("--solver", choices=("joint", "halp", "sp-lamp"), default="joint")
-    choice.add_argument("--steps", type=_positive, default=1, help="pruning steps of --solver halp")
-    choice.add_argument("--align", type=_positive, metavar="N", help="widths are multiples of N")
-    choice.add_argument("--min-width", type=_positive, default=1, metavar="N", help="least channels of a group")
-
-
-def _inspect_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("inspect", parents=[shared], help="what may shrink, with what, and what may not")
-    parser.set_defaults(run=_inspect)
-    _model_arguments(parser)
-    parser.add_argument("--graph", type=Path, metavar="FILE", help="draw the coupling: .graphml, .dot or .svg")
-
-
-def _explain_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
-    parser = commands.add_parser("explain", parents=[shared], help="why a layer is pinned, or why two are tied")
-    parser.set_defaults(run=_explain)
-    _model_arguments(parser)
-    parser.add_argument("layer", help="name of a layer")
-    parser.add_argument("other", nargs="?", help="another layer: why are the two tied?")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
-    return int(text)
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0.485,0.456,0.406") from None
-
-
-def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
-    given = {r: getattr(args, r) for r in ("latency", "macs", "params") if getattr(args, r) is not None}
-    if not given:
-        raise UsageError("no budget: give --latency 60%, --macs 50% or --params 50% (absolute: 5ms, 120M)")
-    return tuple(parse_budget(resource, text) for resource, text in given.items())
-
-
-def options_of(args: argparse.Namespace) -> Options:
-    """The compile options that the arguments spell."""
-    if not 0 < args.percentile <= 100:
-        raise UsageError(f"--percentile {args.percentile:g}: expected a number above 0 and up to 100")
-    return Options(
-        model=args.model,
-        budgets=_budgets(args),
-        out=args.output,
-        importance=tuple(args.importance),
-        score=args.score,
-        calibration=args.calibration,
-        mean=args.mean,
-        std=args.std,
-        evaluate=args.evaluate,
-        profiler=args.profiler,
-        threads=args.threads,
-        precision=args.precision,
-        shapes=dict(parse_shape(text) for text in args.shape),
-        batch=args.batch,
-        freeze=tuple(args.freeze),
-        align=args.align,
-        min_width=args.min_width,
-        solver=args.solver,
-        steps=args.steps,
-        table=args.table,
-        accept_foreign_table=args.accept_table_from_other_device,
-        recover=not args.no_recover,
-        renormalise=args.allow_renormalisation,
-        percentile=args.percentile,
-        resume=args.resume,
-        dry_run=args.dry_run,
-    )
-
-
-def _compile(args: argparse.Namespace) -> int:
-    from halpc.compile import compile_model
-    from halpc.show import progress_bar, show_report
-
-    options = options_of(args)
-    with progress_bar(quiet=args.quiet or args.json) as progress:
-        report = compile_model(options, progress)
-    if args.json:
-        print(json.dumps(report.as_json(), indent=1, default=str))
-    elif not args.quiet:
-        show_report(report, None if options.dry_run else options.out)
-    if report.status == "over budget":
-        from halpc.errors import OverBudgetError
-
-        raise OverBudgetError(over_budget(report.budget["latency"]["limit"], report.result.latency_ms))
-    return 0
-
-
-def over_budget(limit: float, measured: float | None) -> str:
-    """The sentence for a measured miss."""
-    from halpc.units import spell_ms
-
-    assert measured is not None
-    return f"measured {spell_ms(measured)}, {measured / limit - 1:.1%} over the budget of {spell_ms(limit)}"
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    from halpc.inspection import inspect, save_graph
-    from halpc.show import show_inspection
-
-    found = inspect(args.model, dict(map(parse_shape, args.shape)), args.batch, tuple(args.freeze), args.allow_renormalisation)
-    if args.graph is not None:
-        save_graph(found, args.graph)
-    print(json.dumps(found.as_json(), indent=1)) if args.json else show_inspection(found)
-    return 0
-
-
-def _explain(args: argparse.Namespace) -> int:
-    from halpc.inspection import explain, inspect
-
-    found = inspect(args.model, dict(map(parse_shape, args.shape)), args.batch, tuple(args.freeze), args.allow_renormalisation)
-    lines = explain(found, args.layer, args.other)
-    print(json.dumps(lines, indent=1) if args.json else "\n".join(lines))
-    return 0

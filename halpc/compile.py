@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeAlias
 
 from halpc import closed_loop, summary
 from halpc.errors import BackendError, OverBudgetError
@@ -30,6 +31,8 @@ from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
+Stages: TypeAlias = tuple[tuple[str, Callable[[Job], None]], ...]
+
 
 def compile_model(options: Options, progress: Progress = silent) -> Report:
     """Everything from a file to an output folder.
@@ -39,16 +42,22 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
     """
     job = Job(options, progress)
     with staging(options.out) as folder:
-        for name, stage in STAGES:
-            started = time.perf_counter()
-            progress(name, 0, 0)
-            stage(job)
-            job.seconds[name] = job.seconds.get(name, 0.0) + time.perf_counter() - started
+        run(job, PREPARE)
+        run(job, FINISH)
         report = summary.report(job)
         if not options.dry_run:
-            _write(job, report, folder)
+            write(job, report, folder)
             publish(folder, options.out)
     return report
+
+
+def run(job: Job, stages: Stages) -> None:
+    """Stage after stage, each timed."""
+    for name, stage in stages:
+        started = time.perf_counter()
+        job.progress(name, 0, 0)
+        stage(job)
+        job.seconds[name] = job.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
 def _load(job: Job) -> None:
@@ -92,10 +101,6 @@ def _profile(job: Job) -> None:
         closed_loop.profile_latency(job)
 
 
-def _select(job: Job) -> None:
-    closed_loop.select_and_measure(job)
-
-
 def _recover(job: Job) -> None:
     """Refit the slim model's weights on the calibration inputs; its shapes and so its latency stay."""
     if job.calibration is None or not job.options.recover or not job.plan.keep:
@@ -122,12 +127,7 @@ def _evaluate(job: Job) -> None:
     job.accuracy = (before.top1, evaluate(final, job.labelled).top1)
 
 
-def _build(job: Job) -> None:
-    """The engine, where the profiler's runtime has one; its latency is what counts."""
-    closed_loop.judge(job)
-
-
-def _write(job: Job, report: Report, folder: Path) -> None:
+def write(job: Job, report: Report, folder: Path) -> None:
     if report.status == "slower":
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
     final = job.recovery.model if job.recovery is not None else job.slim
@@ -142,14 +142,18 @@ def _write(job: Job, report: Report, folder: Path) -> None:
     write_json(folder / "report.json", report.as_json())
 
 
-STAGES = (
+# What depends on the model and the device only; a second budget starts behind it.
+PREPARE: Stages = (
     ("load", _load),
     ("couple", _couple),
     ("score", _score),
     ("profile", _profile),
-    ("select", _select),  # with slim and measure inside, in rounds
+)
+# What depends on the budget.
+FINISH: Stages = (
+    ("select", closed_loop.select_and_measure),  # select, slim and measure, in rounds
     ("verify", _verify),
     ("recover", _recover),
     ("evaluate", _evaluate),
-    ("build", _build),
+    ("judge", closed_loop.judge),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from rich.text import Text
 
 from halpc import job
 from halpc.inspection import Inspection
+from halpc.ir.latency import Comparison
 from halpc.ir.report import Report
+from halpc.sweep import Point
 from halpc.units import spell_bytes, spell_count, spell_ms
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -101,3 +103,46 @@ def show_inspection(found: Inspection) -> None:
     OUT.print(table)
     for layer, reason in found.whole.items():
         OUT.print(Text(f"{layer} stays whole: {reason}"))
+
+
+def show_sweep(points: Sequence[Point], out: Path) -> None:
+    """One line per budget."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("budget", "", "predicted", "measured", "speedup", "MACs left", "importance", "gap", "top-1"):
+        table.add_column(column, justify="right" if column else "left")
+    for point in points:
+        r = point.report
+        if r is None:
+            table.add_row(point.budget, point.status, *[""] * 7)
+            continue
+        measured, before = r.result.latency_ms, r.baseline.latency_ms
+        table.add_row(
+            point.budget,
+            point.status,
+            spell_ms(r.predicted_latency_ms) if r.predicted_latency_ms else "",
+            spell_ms(measured) if measured else "",
+            f"{before / measured:.2f}x" if before and measured else "",
+            _share(r.result.macs, r.baseline.macs),
+            f"{r.importance_kept:.1%}",
+            "" if r.gap is None else f"{r.gap:.3%}",
+            "" if r.result.accuracy is None else f"{r.result.accuracy:.2%}",
+        )
+    OUT.print(table)
+    OUT.print(Text(f"written     {out}/sweep.json, sweep.svg, and a folder per budget"))
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Models side by side with their intervals; a verdict only where the intervals allow one."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "latency", "95% interval", "speedup", "95% interval", ""):
+        table.add_column(column, justify="left" if column in ("model", "") else "right")
+    for c in comparison.contenders:
+        table.add_row(
+            c.name,
+            spell_ms(c.latency_ms),
+            " to ".join(map(spell_ms, c.interval_ms)),
+            f"{c.speedup:.3f}x",
+            " to ".join(f"{v:.3f}" for v in c.speedup_interval),
+            c.verdict,
+        )
+    OUT.print(table)

@@ -280,7 +280,9 @@ def _check_values(array: NDArray[Any], where: str) -> None:
             "Normalise it as the network was trained."
         )
     if low == high and array.size > 1:
-        raise CalibrationError(f"{where} is {low:g} everywhere; calibration needs inputs like those the network will see.")
+        raise CalibrationError(
+            f"{where} is {low:g} everywhere; calibration needs inputs like those the network will see."
+        )
 
 
 def _digests(arrays: Arrays) -> NDArray[np.bytes_]:

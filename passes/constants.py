@@ -40,7 +40,8 @@ class Constants:
 
     def get(self, name: str) -> Array:
         """Its value in float64."""
-        return numpy_helper.to_array(self._items[name]).astype(np.float64)
+        value: Array = numpy_helper.to_array(self._items[name]).astype(np.float64)
+        return value
 
     def put(self, name: str, value: Array) -> None:
         """Replaces its value, keeping its element type."""
@@ -76,7 +77,8 @@ class Constants:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Element type of an initializer."""
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self._items[name].data_type))
+        kind: np.dtype[Any] = np.dtype(helper.tensor_dtype_to_np_dtype(self._items[name].data_type))
+        return kind
 
     def factor(self, node: int, attribute: str) -> float:
         """A Gemm's `alpha` or `beta`; 1 for other nodes."""

@@ -25,6 +25,7 @@ from passes.rules.language import (
     Equal,
     Fact,
     Index,
+    Input,
     Op,
     Operand,
     Pin,
@@ -53,6 +54,7 @@ def couple(graph: gs.Graph, *, renormalise: bool = False, freeze: Iterable[str] 
         equations.add(op, _facts(op))
     equations.pin_interface(graph)
     equations.freeze(set(freeze))
+    equations.pin_varying()
     equations.zeros.settle(equations.unifier, equations.variable)
     return equations.solved(graph)
 
@@ -146,7 +148,29 @@ class _Equations:
                         self.unifier.equate(self.variable(axes[0]), self.variable(other), PinReason(reason, op.name))
                     self.zeros.need(axes, PinReason(f"{reason}, and what is removed would not be zero there", op.name))
                 case Count() | Index():
-                    self.follows.append((op, fact, local))
+                    self._followed(op, fact, local)
+
+    def _followed(self, op: Op, fact: Count | Index, local: dict[str, int]) -> None:
+        """Remember what must be rewritten; positions that are no constant cannot be, so their axes stay."""
+        operand = op.maybe(fact.place.index) if isinstance(fact.place, Input) else None
+        if isinstance(fact, Index) and (operand is None or not operand.constant or operand.computed):
+            for axis in fact.axes:
+                self.unifier.pin(self._build(axis, local), PinReason("computed positions point into it", op.name))
+        else:
+            self.follows.append((op, fact, local))
+
+    def pin_varying(self) -> None:
+        """A count that depends on a dynamic axis can be scaled by what is kept, if that axis is a factor of it."""
+        for op, fact, local in self.follows:
+            operand = op.maybe(fact.place.index) if isinstance(fact.place, Input) else None
+            if operand is None or isinstance(fact, Index):
+                continue
+            for i, entry in enumerate(fact.entries):
+                if entry is not None and i in operand.adding:
+                    v = self._build(entry, local)
+                    if not self.unifier.scales(v):
+                        why = "its size depends on a dynamic axis in a way that halpc cannot rewrite"
+                        self.unifier.pin(v, PinReason(why, op.name))
 
     def _constant(self, operand: Operand, *, rigid: bool) -> None:
         """Weights that are removed are zero; what the model computes, and integers, stay whole.
@@ -156,10 +180,9 @@ class _Equations:
         for axis in operand.axes:
             if operand.computed:
                 self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is computed from dynamic axes"))
-            elif operand.dtype in FIXED_TYPES:
-                if rigid or operand.dtype != "int64":
-                    self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
-            else:
+            elif (rigid and operand.dtype in FIXED_TYPES) or (not rigid and operand.dtype != "int64"):
+                self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
+            elif rigid:
                 self.zeros.constant(axis)
 
     def _soften(self, v: int, why: PinReason) -> None:
@@ -210,24 +233,26 @@ class _Equations:
         return Coupling(axes, dict(sorted(groups.items())), follows, self.graph, soft)
 
     def _follow(
-        self, node: str, fact: Count | Index, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]
+        self, op: Op, fact: Count | Index, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]
     ) -> Follow | None:
         """A follow over solved dims; None where nothing in it can shrink."""
-        entries = fact.entries if isinstance(fact, Count) else (fact.a,)
-        solved: list[Dim | None] = []
-        movable = False
-        for entry in entries:
-            v = None if entry is None else self._build(entry, local)
-            if v is None or all(self.unifier.pinned(leaf) for leaf in self.unifier.leaves(v)):
-                solved.append(None)
-                continue
-            movable = True
-            solved.append(self._resolve_late(v, names, memo))
+        entries = fact.entries if isinstance(fact, Count) else fact.axes
+        solved = tuple(None if entry is None else self._movable(entry, local, names, memo) for entry in entries)
+        index = -1 if isinstance(fact.place, Attribute) else fact.place.index
+        movable = any(dim is not None for dim in solved)
+        if isinstance(fact, Index):
+            movable |= any(self._movable(axis, local, names, memo) is not None for axis in op.x(index).axes)
         if not movable:
             return None
         attribute = fact.place.name if isinstance(fact.place, Attribute) else ""
-        operand = -1 if isinstance(fact.place, Attribute) else fact.place.index
-        return Follow(node, attribute, operand, "count" if isinstance(fact, Count) else "index", tuple(solved))
+        return Follow(op.name, attribute, index, "count" if isinstance(fact, Count) else "index", solved)
+
+    def _movable(self, entry: Dim, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]) -> Dim | None:
+        """The solved dim, or None where it stays whole."""
+        v = self._build(entry, local)
+        if all(self.unifier.pinned(leaf) for leaf in self.unifier.leaves(v)):
+            return None
+        return self._resolve_late(v, names, memo)
 
     def _resolve_late(self, v: int, names: dict[int, str], memo: dict[int, Dim]) -> Dim:
         """Dims of a follow may have leaves that no axis has (a group count of a depthwise convolution, say)."""

@@ -114,4 +114,6 @@ def _class_scores(results: list[Any], names: list[str], rows: int, data: Labelle
                     )
                 return array.reshape(rows, array.shape[1])
     shapes = ", ".join(f"{name} {list(np.shape(result))}" for name, result in zip(names, results, strict=True))
-    raise CalibrationError(f"{data.source}: no output of the model is a class score [{rows}, classes]; it gives {shapes}.")
+    raise CalibrationError(
+        f"{data.source}: no output of the model is a class score [{rows}, classes]; it gives {shapes}."
+    )

@@ -36,7 +36,7 @@ def load_pictures(
         raise CalibrationError(f"{folder}: images need a model with one input, this one has {len(specs)}; give a .npz.")
     spec = specs[0]
     channels_last, channels, height, width = _layout(folder, spec)
-    shift, scale = _normalisation(folder, spec, channels, mean, std)
+    normal = _normalisation(folder, spec, channels, mean, std)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if limit is not None and len(files) > limit:
         files = [files[index] for index in np.linspace(0, len(files) - 1, limit).astype(int)]
@@ -44,8 +44,8 @@ def load_pictures(
     result = np.empty((len(files), *sizes), dtype=spec.dtype)
     for row, file in enumerate(files):
         pixels = _decode(file, MODES[channels], height, width)
-        normal = pixels if scale is None else (pixels / 255.0 - shift) / scale
-        result[row] = normal if channels_last else normal.transpose(2, 0, 1)
+        values = pixels if normal is None else (pixels / 255.0 - normal[0]) / normal[1]
+        result[row] = values if channels_last else values.transpose(2, 0, 1)
     return {spec.name: result}
 
 
@@ -67,11 +67,14 @@ def _layout(folder: Path, spec: InputSpec) -> tuple[bool, int, int, int]:
 
 def _normalisation(
     folder: Path, spec: InputSpec, channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Mean and standard deviation per channel of pixels in 0..1; None where pixels are fed as they are."""
     if not np.issubdtype(spec.dtype, np.floating):
         if mean is not None or std is not None:
-            raise CalibrationError(f"{folder}: input {spec.name!r} is {spec.dtype} and takes pixels as they are; drop --mean and --std.")
-        return None, None
+            raise CalibrationError(
+                f"{folder}: input {spec.name!r} is {spec.dtype} and takes pixels as they are; drop --mean and --std."
+            )
+        return None
     if mean is None or std is None:
         raise CalibrationError(
             f"{folder}: say how pixels become {spec.dtype}: --mean and --std of pixels in 0..1, as in training "
@@ -81,7 +84,9 @@ def _normalisation(
     shift, scale = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
     for name, values in (("--mean", shift), ("--std", scale)):
         if values.size not in (1, channels) or not np.isfinite(values).all():
-            raise CalibrationError(f"{folder}: {name} has {values.size} value(s), expected 1 or {channels} finite ones.")
+            raise CalibrationError(
+                f"{folder}: {name} has {values.size} value(s), expected 1 or {channels} finite ones."
+            )
     if (scale <= 0).any():
         raise CalibrationError(f"{folder}: --std must be positive.")
     return shift, scale

@@ -16,8 +16,8 @@ Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,18 +25,18 @@ import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError
-from passes.calibration import Arrays, Calibration
+from passes.calibration import Calibration
 from passes.constants import Constants
 from passes.gram import Moments, Normal
-from passes.layers import Keep, Layer, Scaled, make_layer
-from passes.segments import Walk, open_session, reads
-from passes.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes
+from passes.layers import Keep
+from passes.recovery_plan import Task, plan_recovery
+from passes.sampling import Samples, row_limit
+from passes.segments import Walk, open_session
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LEAST_SAMPLES = 8
-LEAST_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Options:
         strengths: ridge strengths to choose from, in units of the mean diagonal of the Gram matrix.
         held_share: share of the samples held back to choose and to check.
         positions: most output positions sampled per layer.
-        rows_per_unknown: sampled positions per unknown where that is fewer, yet at least `LEAST_ROWS`.
+        rows_per_unknown: sampled positions per unknown where that is fewer, where that is fewer.
         batch: samples per run.
         memory_bytes: most that the activations kept between layers may take.
         threads: of onnxruntime, 0 for its default.
@@ -116,22 +116,6 @@ class Recovery:
     seconds: float
 
 
-@dataclass(slots=True)
-class _Task:
-    layer: Layer
-    target: Target
-    kept: NDArray[np.int64] | None
-
-
-@dataclass(slots=True)
-class _Samples:
-    """Batches to run, those to fit on first, and where the held-back ones begin."""
-
-    batches: list[Arrays]
-    held_from: int
-    count: int = field(default=0)
-
-
 def recover(
     original: onnx.ModelProto,
     slim: onnx.ModelProto,
@@ -157,165 +141,68 @@ def recover(
         BackendError: onnxruntime refuses a model.
     """
     started = time.perf_counter()
-    chosen = _with_mode(options or Options(), mode)
+    chosen = replace(options or Options(), mode=mode)
     model = onnx.ModelProto()
     model.CopyFrom(slim)
-    fit, held = _split(calibration, chosen)
-    samples = _Samples([*fit.batches(chosen.batch), *held.batches(chosen.batch)], -(-len(fit) // (fit.batch or chosen.batch)))
-    samples.count = len(fit) + len(held)
+    samples = _samples(calibration, chosen)
     reports: list[LayerReport] = []
     if chosen.mode != "off":
         reports = list(_sweep(original, model, keep, samples, chosen, progress))
-    before, after = _output_errors(original, [slim, model], held, chosen)
+    before, after = _output_errors(original, [slim, model], samples.held, chosen)
     if not after <= before:
         model, after = slim, before
-        reports = [_undone(report) for report in reports]
+        why = "the recovered model's outputs were further from the original's"
+        reports = [replace(report, action="kept", reason=why) for report in reports]
     return Recovery(model, tuple(reports), before, after, time.perf_counter() - started)
 
 
-def _with_mode(options: Options, mode: Mode) -> Options:
-    values = {name: getattr(options, name) for name in Options.__dataclass_fields__}
-    return Options(**{**values, "mode": mode})
-
-
-def _undone(report: LayerReport) -> LayerReport:
-    values = {name: getattr(report, name) for name in LayerReport.__dataclass_fields__}
-    why = "the outputs of the recovered model were further from the original's"
-    return LayerReport(**{**values, "action": "kept", "reason": why})
-
-
-def _split(calibration: Calibration, options: Options) -> tuple[Calibration, Calibration]:
+def _samples(calibration: Calibration, options: Options) -> Samples:
     if len(calibration) < LEAST_SAMPLES and options.mode != "off":
         raise CalibrationError(
             f"{calibration.source}: {len(calibration)} samples are too few for least squares; at least {LEAST_SAMPLES} "
             "are needed, a few hundred are better (or --no-recover)."
         )
-    return calibration.split(options.held_share)
+    return Samples.split(calibration, held_share=options.held_share, batch=options.batch, seed=options.seed)
 
 
 def _sweep(
     original: onnx.ModelProto,
     model: onnx.ModelProto,
     keep: Keep,
-    samples: _Samples,
+    samples: Samples,
     options: Options,
     progress: Progress | None,
 ) -> Iterator[LayerReport]:
     """Refits every layer with changed inputs, in order, in place."""
     constants = Constants(model, original)
-    tasks, skipped = _plan(original, model, keep, constants, options)
-    yield from skipped
+    tasks, skipped = plan_recovery(original, model, keep, constants, residual=options.residual)
+    yield from (LayerReport(skip.name, skip.op, "skipped", skip.reason) for skip in skipped)
     half = options.memory_bytes // 2
-    walk_original = Walk(original, samples.batches, [[t.target.site] for t in tasks], half, options.threads)
-    wanted = [[t.layer.data, *t.target.others] for t in tasks]
-    walk_slim = Walk(model, samples.batches, wanted, half, options.threads)
+    theirs = Walk(original, samples.batches, [[task.target.site] for task in tasks], half, options.threads)
+    wanted = [[task.layer.data, *task.target.others] for task in tasks]
+    ours = Walk(model, samples.batches, wanted, half, options.threads)
     for number, task in enumerate(tasks):
         if progress is not None:
             progress(number, len(tasks), task.layer.name)
         started = time.perf_counter()
-        fit, held = _moments(task, number, walk_original.step(), walk_slim.step(), samples, constants, options)
-        yield _refit(task, fit, held, constants, options, started)
+        unknowns = task.layer.weights(constants).shape[1] if options.mode == "refit" else 1
+        limit = row_limit(unknowns, most=options.positions, per_unknown=options.rows_per_unknown)
+        fit, held = samples.moments(task.layer, number, _pairs(task, theirs, ours, constants), limit)
+        report = _refit(task, fit, held, constants, options)
+        yield replace(report, seconds=time.perf_counter() - started)
     if progress is not None:
         progress(len(tasks), len(tasks), "")
 
 
-def _plan(
-    original: onnx.ModelProto, model: onnx.ModelProto, keep: Keep, constants: Constants, options: Options
-) -> tuple[list[_Task], list[LayerReport]]:
-    """Layers to refit in an order that respects dependencies, and those that cannot be."""
-    changed = changed_tensors(original, model, keep)
-    known = {name for node in original.graph.node for name in node.output}
-    layers, skipped = list[Layer](), list[LayerReport]()
-    made = set[str]()
-    for index, node in enumerate(model.graph.node):
-        layer = make_layer(node, index, constants) if node.input and node.input[0] in changed else None
-        if isinstance(layer, str):
-            skipped.append(LayerReport(node.name or node.output[0], node.op_type, "skipped", layer))
-        elif layer is not None and layer.output in known and not (isinstance(layer, Scaled) and layer.data in made):
-            layers.append(layer)
-            made.add(layer.output)
-    ordered, early = _order(model, layers)
-    shapes = tensor_shapes(model) if options.residual else {}
-    tasks = []
-    for number, layer in enumerate(ordered):
-        safe = {name for name, rank in early.items() if rank < number}
-        target = sum_target(layer, constants, shapes, safe) if options.residual else own_target(layer)
-        target = target if target.site in known else own_target(layer)
-        tasks.append(_Task(layer, target, layer.kept_outputs(keep, constants)))
-    return tasks, skipped
+def _pairs(task: Task, theirs: Walk, ours: Walk, constants: Constants) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Per batch, a layer's input in the slim model and what its output should be."""
+    target = task.target
+    for original, slim in zip(theirs.step(), ours.step(), strict=True):
+        wanted = target.value(original[target.site], task.kept, task.layer.channel_axis, slim, constants)
+        yield slim[task.layer.data], wanted
 
 
-def _order(model: onnx.ModelProto, layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, int]]:
-    """Layers by how many layers lie above them, so that of two branches the longer one is finished last.
-
-    Also, per tensor, the place in this order of the last layer that influences it (−1 where none does).
-    """
-    by_node = {layer.index: layer for layer in layers}
-    above: dict[str, int] = {}
-    level: dict[int, int] = {}
-    for index, node in enumerate(model.graph.node):
-        depth = max((above.get(name, 0) for name in reads(node)), default=0)
-        if index in by_node:
-            level[index] = depth
-            depth += 1
-        above.update(dict.fromkeys(node.output, depth))
-    ordered = sorted(layers, key=lambda layer: (level[layer.index], layer.index))
-    place = {layer.index: number for number, layer in enumerate(ordered)}
-    last: dict[str, int] = dict.fromkeys((value.name for value in model.graph.input), -1)
-    for index, node in enumerate(model.graph.node):
-        rank = max((last.get(name, -1) for name in reads(node)), default=-1)
-        last.update(dict.fromkeys(node.output, max(rank, place.get(index, -1))))
-    return ordered, last
-
-
-def _moments(
-    task: _Task,
-    number: int,
-    originals: Iterator[Mapping[str, NDArray[Any]]],
-    slims: Iterator[Mapping[str, NDArray[Any]]],
-    samples: _Samples,
-    constants: Constants,
-    options: Options,
-) -> tuple[Moments, Moments]:
-    """Second moments of a layer's inputs and targets, over the samples to fit on and over those held back."""
-    layer = task.layer
-    both: list[Moments] = []
-    random = np.random.default_rng((options.seed, number))
-    for index, (theirs, ours) in enumerate(zip(originals, slims, strict=True)):
-        target = task.target.value(theirs[task.target.site], task.kept, layer.channel_axis, dict(ours), constants)
-        if not both:
-            scale = samples.count / len(next(iter(samples.batches[0].values())))
-            most = max(1, round(_row_limit(layer, constants, options) / (scale * len(target))))
-        picks = _picks(len(target), layer.flat(target).shape[1], most, random)
-        rows, wants = layer.rows(ours[layer.data], layer.sizes(target), picks), layer.targets(target, picks)
-        if not both:
-            shifts = rows.mean(axis=1, dtype=np.float64), wants.mean(axis=1, dtype=np.float64)
-            both = [Moments.empty(*shifts), Moments.empty(*shifts)]
-        both[int(index >= samples.held_from)].add(rows, wants)
-    return both[0], both[1]
-
-
-def _row_limit(layer: Layer, constants: Constants, options: Options) -> int:
-    """How many rows to sample: enough for the unknowns, few where only a bias is sought."""
-    if options.mode == "bias":
-        return LEAST_ROWS
-    return min(options.positions, max(LEAST_ROWS, options.rows_per_unknown * layer.weights(constants).shape[1]))
-
-
-def _picks(samples: int, positions: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """int64[samples, chosen]: one of every `positions / most` consecutive positions, drawn anew for each sample.
-
-    Samples consume the random stream one after another, so that the batch size does not matter.
-    """
-    if positions <= most:
-        return np.broadcast_to(np.arange(positions), (samples, positions))
-    drawn = (np.arange(most) + random.random((samples, most))) * (positions / most)
-    return np.minimum(drawn.astype(np.int64), positions - 1)
-
-
-def _refit(
-    task: _Task, fit: Moments, held: Moments, constants: Constants, options: Options, started: float
-) -> LayerReport:
+def _refit(task: Task, fit: Moments, held: Moments, constants: Constants, options: Options) -> LayerReport:
     """Chooses among what was, a new bias and ridge solutions by the held-back error, and writes the winner."""
     layer = task.layer
     has_bias = layer.bias is not None
@@ -338,11 +225,13 @@ def _refit(
         layer.store_bias(constants, fitted)
     return LayerReport(
         layer.name, layer.op, action, reason, prior.shape[1], fit.count, strength,
-        before / variance, error / variance, time.perf_counter() - started,
+        before / variance, error / variance,
     )  # fmt: skip
 
 
-def _candidates(normal: Normal, prior: NDArray[np.float64], options: Options) -> Iterator[tuple[float, NDArray[np.float64]]]:
+def _candidates(
+    normal: Normal, prior: NDArray[np.float64], options: Options
+) -> Iterator[tuple[float, NDArray[np.float64]]]:
     yield np.inf, prior
     if options.mode == "refit":
         for strength in options.strengths:

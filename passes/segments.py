@@ -160,4 +160,4 @@ def _run(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> Te
 
 
 def _element_type(array: NDArray[Any]) -> int:
-    return helper.np_dtype_to_tensor_dtype(array.dtype)
+    return int(helper.np_dtype_to_tensor_dtype(array.dtype))

@@ -7,6 +7,7 @@ is carried over by tensor and node name.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,18 +18,18 @@ from halpc.ir.dims import Dim, Mask, mask, width
 from halpc.ir.groups import Coupling, Follow
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
-from passes.weights import array_of, put
+from passes.weights import array_of, dtype_name, put
 
 log = logging.getLogger(__name__)
 
-END = np.iinfo(np.int64).max
+NO_WEIGHTS = ("int64", "bool")  # literals: what counts or points is rewritten where it is used
 
 
 def plan_for(model: Model, coupling: Coupling, masks: Mapping[str, Mask]) -> Plan:
     """What `masks` mean for every initializer of the graph."""
     keep: dict[str, dict[int, NDArray[np.int64]]] = {}
     for tensor in model.graph.tensors().values():
-        if not isinstance(tensor, gs.Constant):
+        if not isinstance(tensor, gs.Constant) or dtype_name(tensor.dtype) in NO_WEIGHTS:
             continue
         for axis in range(len(tensor.shape)):
             kept = _kept(coupling.axes.get((tensor.name, axis)), masks)
@@ -48,18 +49,18 @@ def _kept(dim: Dim | None, masks: Mapping[str, Mask]) -> NDArray[np.int64] | Non
 def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
     """The smaller graph.
 
-    Raises:
-        HalpcError: a count sits in a computed operand that cannot be rewritten.
+    Whatever computes a count from shapes at run time sees the original's widths; the count is scaled at the end.
     """
     graph = model.graph.copy()
     nodes = {node.name: node for node in graph.nodes}
     widths = plan.widths
+    _keep_old_shapes(graph, coupling, widths)
     for follow in coupling.follows:
         node = nodes.get(follow.node)
         if node is None:
             continue
         if follow.kind == "index":
-            _reindex(graph, node, follow, plan)
+            _reindex(graph, node, follow, coupling, plan)
         else:
             _recount(graph, node, follow, widths)
     for tensor in graph.tensors().values():
@@ -127,35 +128,74 @@ def _fresh(graph: gs.Graph, name: str) -> str:
 def _spliced(
     graph: gs.Graph, node: gs.Node, operand: gs.Tensor, new: list[int | None], old: list[int | None]
 ) -> gs.Tensor:
-    """A computed operand with the entries that changed replaced by literals, the others still computed."""
-    pieces: list[gs.Tensor] = []
-    dtype = operand.dtype if operand.dtype is not None else np.int64
-    for i, (after, before) in enumerate(zip(new, old, strict=True)):
-        name = f"{node.name}/{operand.name}/slim_{i}"
-        if after is not None and after != before:
-            pieces.append(gs.Constant(name, np.array([after], dtype=dtype)))
+    """A computed operand whose entries are scaled from the old to the new widths."""
+    factors = [(1, 1) if n is None or o is None else (n, o) for n, o in zip(new, old, strict=True)]
+    return _scaled(graph, operand, factors, f"{node.name}/{operand.name}/slim", [len(factors)])
+
+
+def _scaled(
+    graph: gs.Graph, operand: gs.Tensor, factors: list[tuple[int, int]], name: str, shape: list[int]
+) -> gs.Tensor:
+    """operand · new // old, entry by entry."""
+    dtype = np.int64 if operand.dtype is None else operand.dtype
+    lowest = [(n // math.gcd(n, o), o // math.gcd(n, o)) for n, o in factors]
+    times = gs.Constant(f"{name}/new", np.array([n for n, _ in lowest], dtype=dtype).reshape(shape))
+    parts = gs.Constant(f"{name}/old", np.array([o for _, o in lowest], dtype=dtype).reshape(shape))
+    product = gs.Variable(f"{name}/product", dtype=dtype, shape=shape)
+    result = gs.Variable(name, dtype=dtype, shape=shape)
+    graph.nodes.append(gs.Node("Mul", f"{name}/Mul", None, [operand, times], [product]))
+    graph.nodes.append(gs.Node("Div", f"{name}/Div", None, [product, parts], [result]))
+    return result
+
+
+def _keep_old_shapes(graph: gs.Graph, coupling: Coupling, widths: Mapping[str, int]) -> None:
+    """Whatever is computed from a shape at run time is computed as in the original: the follows start from there."""
+    for node in list(graph.nodes):
+        if node.op not in ("Shape", "Size") or node.domain or not node.inputs[0].shape:
             continue
-        entry = gs.Variable(name, dtype=dtype, shape=[1])
-        index = gs.Constant(f"{name}/index", np.array([i], dtype=np.int64))
-        graph.nodes.append(gs.Node("Gather", f"{name}/Gather", {"axis": 0}, [operand, index], [entry]))
-        pieces.append(entry)
-    joined = gs.Variable(f"{node.name}/{operand.name}/slim", dtype=dtype, shape=[len(pieces)])
-    graph.nodes.append(gs.Node("Concat", f"{joined.name}/Concat", {"axis": 0}, pieces, [joined]))
-    return joined
+        source = node.inputs[0]
+        dims = [coupling.axes.get((source.name, i)) for i in range(len(source.shape))]
+        factors = [(1, 1) if dim is None else (dim.size, int(width(dim, widths))) for dim in dims]
+        if all(n == o for n, o in factors):
+            continue
+        if node.op == "Size":
+            factors = [(math.prod(n for n, _ in factors), math.prod(o for _, o in factors))]
+        else:
+            factors = factors[node.attrs.get("start") : node.attrs.get("end")]
+        _patch_shape(graph, node, factors)
 
 
-def _reindex(graph: gs.Graph, node: gs.Node, follow: Follow, plan: Plan) -> None:
-    """Positions on an axis, renumbered to what is kept of it; entries that its own axes lose are sliced here."""
-    dim = follow.entries[0]
+def _patch_shape(graph: gs.Graph, node: gs.Node, factors: list[tuple[int, int]]) -> None:
+    """Behind a Shape that sees pruned axes, put the old sizes back for those who read them."""
+    result = node.outputs[0]
+    readers = [r for r in result.outputs if not _reads_unchanged(r, factors)]
+    if not readers:
+        return
+    old = _scaled(graph, result, factors, f"{result.name}/before_slim", [] if node.op == "Size" else [len(factors)])
+    for reader in readers:
+        for i, tensor in enumerate(reader.inputs):
+            if tensor is result:
+                reader.inputs[i] = old
+
+
+def _reads_unchanged(reader: gs.Node, factors: list[tuple[int, int]]) -> bool:
+    """Whether a node takes only entries that stay as they are."""
+    if reader.op != "Gather" or not isinstance(reader.inputs[1], gs.Constant):
+        return False
+    return all(factors[int(i)][0] == factors[int(i)][1] for i in np.asarray(reader.inputs[1].values).reshape(-1))
+
+
+def _reindex(graph: gs.Graph, node: gs.Node, follow: Follow, coupling: Coupling, plan: Plan) -> None:
+    """Positions on axes, renumbered to what is kept of them; entries that their own axes lose are dropped."""
     operand = node.inputs[follow.operand]
-    if dim is None or not isinstance(operand, gs.Constant):
-        return
-    stays = mask(dim, plan.masks)
-    if stays.all():
-        return
-    values = array_of(operand)
-    for axis, kept in plan.keep.get(operand.name, {}).items():
-        values = np.take(values, kept, axis=axis)
-    positions = np.where(values < 0, values + dim.size, values)
-    renumber = np.cumsum(stays) - 1
-    node.inputs[follow.operand] = gs.Constant(_fresh(graph, operand.name), renumber[positions].astype(values.dtype))
+    values = np.array(operand.values)
+    for axis in range(values.ndim):
+        kept = _kept(coupling.axes.get((operand.name, axis)), plan.masks)
+        if kept is not None:
+            values = np.take(values, kept, axis=axis)
+    columns = [values] if len(follow.entries) == 1 else [values[..., i] for i in range(values.shape[-1])]
+    for column, dim in zip(columns, follow.entries, strict=True):
+        if dim is not None:
+            positions = np.where(column < 0, column + dim.size, column)
+            column[...] = (np.cumsum(mask(dim, plan.masks)) - 1)[positions]
+    node.inputs[follow.operand] = gs.Constant(_fresh(graph, operand.name), values)

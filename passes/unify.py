@@ -119,6 +119,11 @@ class Unifier:
         """Why the free variable `v` is pinned, or None."""
         return self._pins.get(self.find(v))
 
+    def scales(self, v: int) -> bool:
+        """Whether the kept width of `v` is a fixed share of it whatever the sizes of its pinned factors are."""
+        factors = self._flat(v, "product")
+        return all(self._form[f] is None or all(self.pinned(leaf) for leaf in self.leaves(f)) for f in factors)
+
     def resolve(self, names: dict[int, str], memo: dict[int, Dim], v: int) -> Dim:
         """`v` as a dim over leaves named by `names` (representative → name); `memo` is shared between calls."""
         rep = self.find(v)

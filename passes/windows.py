@@ -39,9 +39,7 @@ class Window:
         """Number of kernel positions."""
         return math.prod(self.kernel)
 
-    def gather(
-        self, data: NDArray[Any], sizes: Sequence[int], picks: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def gather(self, data: NDArray[Any], sizes: Sequence[int], picks: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the kernel sees at chosen output positions.
 
         Args:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -64,7 +66,7 @@ class BuiltEngine:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class TensorRTProfiler:
     """A `Profiler` over TensorRT 10 or 11, or TensorRT-RTX.
 
@@ -81,7 +83,7 @@ class TensorRTProfiler:
     cache_folder: Path | None = None
     timeout_s: float = trt_job.TIMEOUT_SECONDS
     _engines: dict[str, Path] = field(default_factory=dict, init=False, repr=False)
-    _folder: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False, repr=False)
+    _folder: Path | None = field(default=None, init=False, repr=False)
     _facts: dict[str, Any] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class TensorRTProfiler:
     def close(self) -> None:
         """Forgets the engines that were built for timing."""
         if self._folder is not None:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         self._engines.clear()
 
@@ -271,7 +273,7 @@ class TensorRTProfiler:
         items = []
         for index, model in enumerate(models):
             source = _as_file(model, folder, f"{index}.onnx")
-            name = model.name if isinstance(model, Path) else model.graph.name or "the model"
+            name = model.name if isinstance(model, Path) else f"the model {model.graph.name}".rstrip()
             files = {"plan": str(folder / f"{index}.plan"), "information": str(folder / f"{index}.json")}
             items.append({"model": str(source), "name": name, **files})
         spelled = {name: [profile.min, profile.opt, profile.max] for name, profile in shapes.items()}
@@ -281,9 +283,10 @@ class TensorRTProfiler:
 
     def _plans(self, models: Sequence[Model], settings: Settings) -> list[Path]:
         """An engine file per model; engine files are taken as they are, others built once."""
+        self._describe(needs_gpu=True)
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="halpc-trt-")
-        home = Path(self._folder.name)
+            self._folder = Path(tempfile.mkdtemp(prefix="halpc-trt-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         keys = [_key(model, settings) for model in models]
         new = {key: model for key, model in zip(keys, models, strict=True) if key not in self._engines}
         built = {key: model for key, model in new.items() if not _is_engine(model)}
@@ -291,7 +294,7 @@ class TensorRTProfiler:
             {key: model for key, model in new.items() if isinstance(model, Path) and _is_engine(model)}
         )
         if built:
-            folder = Path(tempfile.mkdtemp(dir=home))
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
             self._build(list(built.values()), folder, settings, {}, inspect=False)
             self._engines.update({key: folder / f"{index}.plan" for index, key in enumerate(built)})
         return [self._engines[key] for key in keys]

@@ -59,7 +59,7 @@ def _plan(trt: Any, settings: Any, shapes: Any, item: Job, job: Job, folder: Pat
     started = time.perf_counter()
     bench = trt_engine.open_builder(trt)
     _stage(folder, f"parsing {name}")
-    trt_engine.parse(bench, model)
+    trt_engine.parse(bench, model, name)
     _stage(folder, f"building an engine for {name}")
     config = trt_engine.configure(bench, settings, shapes)
     data = trt_engine.build(bench, config, settings, name)

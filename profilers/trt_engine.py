@@ -142,7 +142,7 @@ def open_builder(trt: Any) -> Workbench:
     return Workbench(trt, logger, builder, network, parser, said)
 
 
-def parse(bench: Workbench, model: Path) -> None:
+def parse(bench: Workbench, model: Path, name: str) -> None:
     """Reads the ONNX file into the network.
 
     Raises:
@@ -151,7 +151,7 @@ def parse(bench: Workbench, model: Path) -> None:
     parser = bench.parser
     if not parser.parse_from_file(str(model)):
         reasons = [_spell(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise ModelError(f"TensorRT cannot parse {model.name}: {'; '.join(reasons) or quote(bench.said)}.")
+        raise ModelError(f"TensorRT cannot parse {name}: {'; '.join(reasons) or quote(bench.said)}.")
 
 
 def _spell(failure: Any) -> str:
@@ -198,7 +198,7 @@ def _add_profile(bench: Workbench, config: Any, shapes: Mapping[str, Profile]) -
     if missing or unknown:
         raise ModelError(
             f"the dynamic inputs of the model are {dynamic}; shapes were given for {sorted(shapes)}. "
-            "Give each of them a shape: --min-shapes, --opt-shapes and --max-shapes, as in `--opt-shapes x:8x3x224x224`."
+            "Give each of them a shape: --min-shapes, --opt-shapes, --max-shapes, as in `--opt-shapes x:8x3x224x224`."
         )
     if dynamic:
         profile = present(bench.builder.create_optimization_profile(), "create a shape profile", bench.said)

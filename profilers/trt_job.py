@@ -74,8 +74,8 @@ def _epitaph(backend: str, code: int, folder: Path) -> str:
     tail = f" Its last words: {said[-_TAIL:]}" if said else ""
     if code < 0:
         return (
-            f"{backend}'s process was killed by {_signal(-code)} while {_stage(folder)}. Nothing else was "
-            f"lost. Look for a TensorRT, driver and GPU that do not fit each other, or for too little memory.{tail}"
+            f"{backend}'s process was killed by {_signal(-code)} while {_stage(folder)}. Look for "
+            f"a TensorRT, driver and GPU that do not fit each other, or for too little memory.{tail}"
         )
     return f"{backend}'s process failed with exit code {code} while {_stage(folder)}.{tail}"
 

@@ -96,7 +96,7 @@ def check_precision(wanted: str, found: Mapping[str, int], name: str) -> str:
     expected = "fp32" if wanted == "tf32" else wanted
     if expected not in known:
         raise BackendError(
-            f"{name} was to be {wanted}, but none of its computing layers is: they are {spelled}. The graph's "
-            "own types decide on a strongly typed network; cast it with `--precision` or check its Q/DQ nodes."
+            f"{name} was to be {wanted}, but none of its computing layers is: they are {spelled}. A "
+            "strongly typed network goes by the graph's types; check its casts and Q/DQ nodes."
         )
     return f"computing layers by precision: {spelled}"

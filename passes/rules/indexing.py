@@ -43,7 +43,7 @@ def gather(op: Op) -> Facts:
             yield Zero(target, (source,))
     for i, place in enumerate(indices.axes):
         yield Equal(place, y.axis(at + i))
-    source, entries = x.axis(at), indices.ints()
+    source, entries = x.axis(at), None if indices.computed else indices.ints()
     if entries is None or indices.rank > 1 or not entries:
         yield Pin(source, POSITIONS)
         return
@@ -189,7 +189,7 @@ def scatter_nd(op: Op) -> Facts:
 
 def _box(indices: Operand, sizes: tuple[int, ...]) -> list[int] | None:
     """Where the box starts that constant coordinates fill, row-major; None if they do not."""
-    if indices.value is None or indices.rank != len(sizes) + 1 or 0 in indices.shape:
+    if indices.value is None or indices.computed or indices.rank != len(sizes) + 1 or 0 in indices.shape:
         return None
     table = np.asarray(indices.value).reshape(-1, len(sizes))
     table = np.where(table < 0, table + np.array(sizes), table)

@@ -69,14 +69,14 @@ def _along(parameter: Operand | None, axis: Axis) -> Iterator[Axis]:
         yield parameter.axis(-1)
 
 
-def _parameters(channels: Axis, result: Axis, scale: Operand | None, *others: Operand | None) -> Facts:
-    """Per-channel parameters follow `channels`; what is scaled by zero is zero in `result`."""
+def _parameters(channels: Axis, result: Axis, scale: Operand | None, zero_point: Operand | None) -> Facts:
+    """Per-channel parameters follow `channels`: scaled by zero is zero, and so is zero minus a zero point of zero."""
     for axis in _along(scale, channels):
         yield Equal(axis, channels)
         yield Zero(result, (axis,))
-    for other in others:
-        for axis in _along(other, channels):
-            yield Equal(axis, channels)
+    for axis in _along(zero_point, channels):
+        yield Equal(axis, channels)
+        yield Zero(result, (channels, axis))
 
 
 # ---- to and from quantised ------------------------------------------------------------------------

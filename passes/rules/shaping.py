@@ -116,6 +116,8 @@ def expand(op: Op) -> Facts:
         if x.rank >= back and x.shape[-back] == axis.size:
             yield Equal(x.axis(-back), axis)
             yield Zero(axis, (x.axis(-back),))
+        elif op.varies(1, target.shape[0] - back):
+            yield Pin(axis, "its size is computed from dynamic axes")
         else:
             yield Equal(axis, axis)
     length = target.shape[0]
@@ -136,7 +138,7 @@ def tile(op: Op) -> Facts:
     for a, b in zip(x.axes, y.axes, strict=True):
         repeats = Leaf(f"repeats {a.index}", b.size // a.size)
         yield Equal(b, Product((repeats, a)))
-        if a.size > 1:
+        if a.size > 1 or op.varies(1, a.index):
             yield Pin(repeats, "it is repeated")
             yield Zero(b, (a,))
         counts.append(None if b.size == a.size else repeats)
@@ -151,7 +153,7 @@ def constant_of_shape(op: Op) -> Facts:
     Source: https://onnx.ai/onnx/operators/onnx__ConstantOfShape.html
     """
     for axis in op.y().axes:
-        yield Equal(axis, axis)
+        yield Pin(axis, "its size is computed from dynamic axes") if op.varies(0, axis.index) else Equal(axis, axis)
     yield Count(Input(0), op.y().axes)
 
 
@@ -224,18 +226,19 @@ def slice_(op: Op) -> Facts:
     yield from same(x, y, skip=sliced)
     begin: list[Dim | None] = []
     finish: list[Dim | None] = []
-    for i, start, end, step in zip(sliced, starts, ends, steps, strict=True):
+    for k, (i, start, end, step) in enumerate(zip(sliced, starts, ends, steps, strict=True)):
         size = x.shape[i]
         lo, hi = (min(max(v + size if v < 0 else v, 0), size) for v in (start, end))
-        if step == 1 and hi - lo == y.shape[i] and hi > lo:
+        known = not op.varies(1, k) and not op.varies(2, k)
+        if step == 1 and hi - lo == y.shape[i] and hi > lo and known:
             before = Leaf(f"before {i}", lo)
             yield Equal(x.axis(i), Sum((before, y.axis(i), Leaf(f"after {i}", size - hi))))
             yield Zero(y.axis(i), (x.axis(i),))
             begin.append(before)
             finish.append(Sum((before, y.axis(i))) if end < size else None)
         else:
-            yield Pin(x.axis(i), "it is sliced with a step")
-            yield Pin(y.axis(i), "it is sliced with a step")
+            for axis in (x.axis(i), y.axis(i)):
+                yield Pin(axis, "it is sliced with a step" if known else "it is sliced at bounds that are computed")
             begin.append(None)
             finish.append(None)
     yield Count(Attribute("starts") if "starts" in op.attributes else Input(1), tuple(begin))

@@ -12,108 +12,16 @@ than the best of the others plus what the unspent budget is worth, so only few o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from halpc.ir.dims import leaves
 from halpc.ir.problem import Charge, Problem
-from passes.select.dual import Visit, visited, widths_at
+from passes.select.dual import Visit, widths_at
 from passes.select.factors import Floats, Ints
+from passes.select.ledger import Ledger, Move
 
 PAIRED = 1024  # options that may be paired with each other in one round
 NEAR = 256  # options per group that a pair of neighbours is looked through for
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """New positions for some groups."""
-
-    to: tuple[tuple[int, int], ...]
-    gain: float
-
-
-class Ledger:
-    """What every single change of width would do, kept up to date as groups move.
-
-    Attributes:
-        gains: float64[options], change of value.
-        costs: float64[resources, options], change of cost (inf where forbidden).
-        group: int64[options], which group an option belongs to.
-        start: int64[groups + 1], where each group's options lie.
-    """
-
-    def __init__(self, problem: Problem, position: Ints) -> None:
-        self.problem = problem
-        self.limits = np.array([r.limit for r in problem.resources])
-        self.start = np.concatenate([[0], np.cumsum([len(c.widths) for c in problem.choices])]).astype(np.int64)
-        self.group = np.repeat(np.arange(len(problem.choices)), np.diff(self.start))
-        self.touching, self.shared = _incidence(problem)
-        self.gains = np.zeros(len(self.group))
-        self.costs = np.zeros((len(problem.resources), len(self.group)))
-        self.at = visited(problem, position)
-        self.banned: set[tuple[tuple[int, int], ...]] = set()
-        self.refresh(range(len(problem.choices)))
-
-    def refresh(self, groups: Iterable[int]) -> None:
-        """Recompute the options of `groups`."""
-        widths = dict(widths_at(self.problem, self.at.position))
-        for g in groups:
-            choice, here = self.problem.choices[g], self.at.position[g]
-            span = slice(self.start[g], self.start[g + 1])
-            self.gains[span] = choice.value - choice.value[here]
-            self.costs[:, span] = 0.0
-            for resource, charge in self.touching[g]:
-                line = charge.at({**widths, choice.name: choice.widths})
-                line = np.broadcast_to(line, choice.widths.shape)
-                with np.errstate(invalid="ignore"):
-                    self.costs[resource, span] += line - line[here]
-
-    def spare(self) -> Floats:
-        """Unspent budget per resource; negative where it is overspent."""
-        return self.limits - self.at.costs
-
-    def make(self, move: Move) -> bool:
-        """Make a move if it really keeps every limit, in the floats that `Problem.feasible` sees."""
-        position = self.at.position.copy()
-        for g, to in move.to:
-            position[g] = to
-        there = visited(self.problem, position)
-        better = there.value > self.at.value or bool(np.any(self.spare() < 0))
-        if not better or not np.all(there.costs <= self.limits):
-            self.banned.add(move.to)
-            return False
-        self.move_to(position, {g for g, _ in move.to})
-        return True
-
-    def move_to(self, position: Ints, moved: set[int]) -> None:
-        """Stand at `position`, in which the groups `moved` differ from before."""
-        self.at = visited(self.problem, position)
-        self.banned.clear()
-        self.refresh(moved.union(*(self.shared[g].keys() for g in moved)))
-
-    def option(self, number: int) -> tuple[int, int]:
-        """Group and position of an option."""
-        g = int(self.group[number])
-        return g, int(number - self.start[g])
-
-
-def _incidence(problem: Problem) -> tuple[list[list[tuple[int, Charge]]], list[dict[int, list[tuple[int, Charge]]]]]:
-    """Per group the charges it is in, and per neighbour the charges they share."""
-    position = {choice.name: g for g, choice in enumerate(problem.choices)}
-    touching: list[list[tuple[int, Charge]]] = [[] for _ in problem.choices]
-    shared: list[dict[int, list[tuple[int, Charge]]]] = [{} for _ in problem.choices]
-    for number, resource in enumerate(problem.resources):
-        for charge in resource.charges:
-            names = {leaf.name for axis in charge.axes for leaf in leaves(axis)}
-            groups = sorted(position[name] for name in names if name in position)
-            for g in groups:
-                touching[g].append((number, charge))
-                for h in groups:
-                    if h != g:
-                        shared[g].setdefault(h, []).append((number, charge))
-    return touching, shared
 
 
 def fill(problem: Problem, start: Ints, prices: Floats, *, bound: float, deadline: float) -> Visit:

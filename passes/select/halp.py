@@ -144,21 +144,22 @@ def augmented_knapsack(worth: Sequence[Floats], weights: Sequence[Ints], capacit
     best[c] is the most that is kept at a cost of at most c, kept[g, c] how many chunks of g it has. Chunk j
     enters best[c] from best[c − w_j], only if that entry holds exactly the j − 1 chunks before it.
     """
-    room = capacity + sum(int(-np.minimum(weight, 0).sum()) for weight in weights)
-    cost = np.arange(room + 1)
-    best = np.zeros(room + 1)
+    refund = sum(int(-np.minimum(weight, 0).sum()) for weight in weights)
+    room = capacity + 2 * refund  # entry c is a cost of c − refund
+    entry = np.arange(room + 1)
+    best = np.where(entry >= refund, 0.0, -np.inf)
     kept = np.zeros((len(worth), room + 1), dtype=np.int32)
     for group, (gains, group_weights) in enumerate(zip(worth, weights, strict=True)):
         row = kept[group]
         for chunk, (gain, weight) in enumerate(zip(gains, group_weights, strict=True)):
-            origin = cost - weight
+            origin = entry - weight
             source = np.clip(origin, 0, room)
             with_chunk = best[source] + gain
             enters = (origin >= 0) & (origin <= room) & (row[source] == chunk) & (with_chunk > best)
             best = np.where(enters, with_chunk, best)
             row[enters] = chunk + 1
     chosen: list[int] = []
-    left = capacity
+    left = capacity + refund
     for row, group_weights in zip(kept[::-1], reversed(weights), strict=True):
         count = int(row[left])
         chosen.append(count)

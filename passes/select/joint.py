@@ -27,6 +27,7 @@ from passes.select.fill import fill
 from passes.select.outcome import selection
 
 EXACT = "an upper bound on what any choice within the limits keeps (Lagrangian dual, eliminated exactly)"
+GOOD = 5e-5  # relative gap at which no further start is tried
 STARTS = 6  # choices met on the way that the fill starts from
 
 
@@ -178,7 +179,7 @@ def _primal(problem: Problem, dual: Dual, limits: Limits) -> Visit:
         found = fill(problem, position, prices, bound=dual.bound, deadline=deadline)
         if dual.within(found) and (best is None or found.value > best.value):
             best = found
-        if best is not None and best.value >= dual.bound:
+        if best is not None and best.value >= dual.bound - GOOD * abs(dual.bound):
             break
     if best is None:
         raise _unmet(problem, min(dual.visits, key=lambda v: _excess(problem, v)[0]))

@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.backends.mha.set_fastpath_enabled(False)  # it has no ONNX counterpart
     torchvision_operators.ready()
     options.out.mkdir(parents=True, exist_ok=True)
+    _forget(options.out)
     for row, variant in _work(options):
         path = options.out / row.file(variant)
         if not path.exists():
@@ -122,9 +123,25 @@ def _out_of_time(_signal: int, _frame: FrameType | None) -> None:
     raise TimeoutError("export took too long")
 
 
+def _forget(folder: Path) -> None:
+    """Drop what the records say of files that are gone and of rows that the table no longer has."""
+    table = {row.file(Variant.parse(text)) for row in ROWS for text in row.variants}
+    index, failures = folder / "INDEX.json", folder / "FAILURES.json"
+    for name in _entries(index):
+        if not (folder / name).exists():
+            _record(index, name, None)
+    for name in _entries(failures):
+        if name not in table:
+            _record(failures, name, None)
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def _record(path: Path, key: str, value: dict[str, Any] | None) -> None:
     """Set (or, with None, drop) one entry of a JSON object in a file."""
-    entries = json.loads(path.read_text()) if path.exists() else {}
+    entries = _entries(path)
     if value is None:
         entries.pop(key, None)
     else:

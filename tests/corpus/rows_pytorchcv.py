@@ -9,14 +9,13 @@ from torch import nn
 from tests.corpus.row import Row, image
 
 
-def pytorchcv(name: str, family: str, size: int | tuple[int, int], *variants: str, **options: object) -> Row:
-    """A pytorchcv network on one image; `options` go to its constructor."""
-    inputs = image(size)
-    in_size = inputs[0].shape[2:]
-    return Row("pytorchcv", name, family, _build(name, {"in_size": in_size} | options), inputs, variants or ("ts17",))
+def pytorchcv(name: str, family: str, size: int, *variants: str, sized: bool = True) -> Row:
+    """A pytorchcv network on one square image; not `sized`: it has one image size only."""
+    options = {"in_size": (size, size)} if sized else {}
+    return Row("pytorchcv", name, family, _build(name, options), image(size), variants or ("ts17",))
 
 
-def _build(name: str, options: dict[str, object]) -> Callable[[], nn.Module]:
+def _build(name: str, options: dict[str, tuple[int, int]]) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from pytorchcv.model_provider import get_model
 
@@ -68,14 +67,13 @@ MORE_CLASSIFIERS = (
     pytorchcv("irevnet301", "irevnet", 224, "ts17"),
     pytorchcv("isqrtcovresnet18", "isqrt-cov resnet", 224, "ts17"),
     pytorchcv("msdnet22_cifar10", "msdnet", 32, "ts17"),
-    pytorchcv("nasnet_4a1056", "nasnet", 224, "ts17"),
+    pytorchcv("nasnet_4a1056", "nasnet", 224, "ts17", sized=False),
     pytorchcv("darts", "darts", 224, "ts17"),
     pytorchcv("nin_cifar10", "nin", 32, "ts17"),
     pytorchcv("octresnet10_ad2", "octave resnet", 224, "ts17", "dynamo18"),
     pytorchcv("proxylessnas_mobile", "proxylessnas", 224, "ts17"),
     pytorchcv("resattnet56", "residual attention", 224, "ts17"),
     pytorchcv("resnesta18", "resnest", 224, "ts17"),
-    pytorchcv("revnet38", "revnet", 224, "dynamo18"),
     pytorchcv("rir_cifar10", "resnet in resnet", 32, "ts17"),
     pytorchcv("ror3_56_cifar10", "ror", 32, "ts17"),
     pytorchcv("scnet50", "scnet", 224, "ts17"),
@@ -100,7 +98,6 @@ MORE_CLASSIFIERS = (
     pytorchcv("hrnet_w18_small_v1", "hrnet", 224, "ts17"),
     pytorchcv("mixnet_s", "mixnet", 224, "ts17-unfolded"),
     pytorchcv("dla46xc", "dla", 224, "ts17-unfolded"),
-    pytorchcv("jasper5x3", "jasper", 224, "ts17"),
 )
 
 SEGMENTERS_AND_POSE = (

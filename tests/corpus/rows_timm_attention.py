@@ -37,7 +37,7 @@ ATTENTION = (
     timm("coatnet_nano_rw_224", "coatnet", 64, "ts17", "dynamo18", img_size=64),
     timm("coatnet_rmlp_nano_rw_224", "coatnet", 64, "ts17", img_size=64),
     timm("maxvit_pico_rw_256", "maxvit", 256, "ts17", "dynamo18"),
-    timm("test_maxvit", "maxvit", 160, "ts13-dynbatch"),
+    timm("test_maxvit", "maxvit", 160, "ts14-dynbatch"),
     timm("maxxvitv2_nano_rw_256", "maxxvit", 256, "ts17"),
     timm("levit_128s", "levit", 224, "ts17", "dynamo18", "ts17-unfolded"),
     timm("levit_conv_128s", "levit", 224, "ts17"),

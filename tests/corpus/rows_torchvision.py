@@ -99,6 +99,8 @@ def detector(name: str, size: int, heads: bool, *variants: str) -> Row:
     options = {"weights_backbone": None, "min_size": size, "max_size": size}
     if "ssd" in name:
         options = {"weights_backbone": None}
+    if "rcnn" in name:
+        options |= {"box_score_thresh": 0.0, "num_classes": 4}  # random scores must not all be rejected
     constructor = build(name, options)
     wrap = DetectorHeads if heads else FirstImage
     inputs = (Input((1, 3, size, size), "NCHW", fixed="NC"),)
@@ -107,7 +109,7 @@ def detector(name: str, size: int, heads: bool, *variants: str) -> Row:
 
 
 def video(name: str, family: str, *variants: str) -> Row:
-    inputs = volume((16, 224, 224) if "mvit" in name else (16, 64, 64), 3)
+    inputs = volume((16, 224, 224) if name in ("mvit_v2_s", "s3d") else (16, 64, 64), 3)
     return Row("torchvision", name, family, build(name, {}), inputs, variants)
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SCHEMAS = (
@@ -36,7 +37,9 @@ def ready() -> None:
 
     import torchvision
 
-    torchvision.extension._has_ops = _has_operators  # asked at every call of an operator
+    # Asked at every call of an operator.
+    torchvision.extension._has_ops = _has_operators
+    sys.modules["torchvision.ops.roi_align"]._has_ops = _has_operators  # type: ignore[attr-defined]
 
 
 def _compiled_operators_load() -> bool:
@@ -84,8 +87,20 @@ def _roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Right in shape; the values are those of torchvision's own Python fallback."""
-    module = sys.modules["torchvision.ops.roi_align"]  # the attribute of that name is a function
-    return module._roi_align(  # type: ignore[no-any-return]
-        features, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned
-    )
+    """Bilinear samples averaged over each bin; where the ratio is adaptive, two by two of them."""
+    ratio = sampling_ratio if sampling_ratio > 0 else 2
+    height, width = features.shape[2:]
+    rows, columns = pooled_height * ratio, pooled_width * ratio
+    offset = 0.5 if aligned else 0.0
+    pooled = []
+    for roi in rois:
+        left, top, right, bottom = (roi[1:] * spatial_scale - offset).tolist()
+        y = top + (torch.arange(rows) + 0.5) * max(bottom - top, 0 if aligned else 1) / rows
+        x = left + (torch.arange(columns) + 0.5) * max(right - left, 0 if aligned else 1) / columns
+        lines, posts = 2 * y / max(height - 1, 1) - 1, 2 * x / max(width - 1, 1) - 1
+        grid = torch.stack(torch.meshgrid(posts, lines, indexing="xy"), -1)[None]
+        image = features[int(roi[0])][None]
+        samples = F.grid_sample(image, grid, padding_mode="border", align_corners=True)
+        pooled.append(F.avg_pool2d(samples, ratio)[0])
+    shape = (0, features.shape[1], pooled_height, pooled_width)
+    return torch.stack(pooled) if pooled else features.new_zeros(shape)

@@ -21,17 +21,16 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-CLASSES = (
-    "Builder", "BuilderFlag", "DataType", "EngineInspector", "IBuilderConfig", "ICudaEngine", "IExecutionContext",
-    "IHostMemory", "ILogger", "INetworkDefinition", "IOptimizationProfile", "IProfiler", "ITensor", "ITimingCache",
-    "LayerInformationFormat", "MemoryPoolType", "NetworkDefinitionCreationFlag", "OnnxParser", "ParserError",
-    "ProfilingVerbosity", "Runtime", "TensorIOMode",
-)  # fmt: skip
-SYMBOLS = (
-    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
-    "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL", "getBuilderPluginRegistry",
-    "getNvOnnxParserVersion", "getPluginRegistry", "initLibNvInferPlugins",
-)  # fmt: skip
+CLASSES = """
+    Builder BuilderFlag DataType EngineInspector IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILogger
+    INetworkDefinition IOptimizationProfile IProfiler ITensor ITimingCache LayerInformationFormat MemoryPoolType
+    NetworkDefinitionCreationFlag OnnxParser ParserError ProfilingVerbosity Runtime TensorIOMode
+""".split()
+SYMBOLS = """
+    createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInferRuntime_INTERNAL
+    createNvOnnxParserRefitter_INTERNAL createNvOnnxParser_INTERNAL getBuilderPluginRegistry
+    getNvOnnxParserVersion getPluginRegistry initLibNvInferPlugins
+""".split()
 LIST = """
 import importlib, json, sys
 trt = importlib.import_module(sys.argv[1])

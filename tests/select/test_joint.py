@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,13 +36,13 @@ def check(problem, limits=None):
     return (best - found.value) / max(abs(best), 1e-12)
 
 
-@settings(max_examples=1200, deadline=None, derandomize=True)
+@settings(max_examples=800, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_bound_is_above_and_value_below_the_optimum_with_one_budget(seed):
     check(random_problem(seed))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(SEEDS, st.integers(2, 3))
 def test_bound_is_above_and_value_below_the_optimum_with_several_budgets(seed, resources):
     check(random_problem(seed, resources=resources))
@@ -60,9 +62,9 @@ def test_bound_and_budget_hold_on_thousands(seed, resources):
 
 
 def test_optimum_is_found_on_nine_of_ten_small_problems():
-    losses = [check(random_problem(seed)) for seed in range(300)]
+    losses = [check(random_problem(seed)) for seed in range(200)]
     losses = [loss for loss in losses if loss is not None]
-    assert len(losses) > 150
+    assert len(losses) > 100
     assert np.mean(np.array(losses) <= 1e-12) > 0.9
     assert np.mean(losses) < 0.01
 
@@ -71,16 +73,21 @@ def test_optimum_is_found_on_nine_of_ten_small_problems():
 def test_highs_agrees_with_bound_and_value(seed):
     problem = random_problem(1000 + seed, groups=12, options=6, resources=1 + seed % 2, compound=False, tight=0.4)
     best, _ = by_highs(problem)
+    if best is None:
+        with pytest.raises(InfeasibleError):
+            joint(problem)
+        return
     found = joint(problem)
-    assert best is not None
     assert found.bound >= best - 1e-6 * abs(best)
     assert found.value <= best + 1e-6 * abs(best)
     assert found.value >= 0.95 * best
 
 
 def test_floor_of_an_infeasible_budget_is_exact_and_named():
-    problem = random_problem(5, tight=-0.5)
+    problem = random_problem(6, tight=0.5)
     _, least = brute_force(problem)
+    resource = replace(problem.resources[0], limit=0.99 * least[0])
+    problem = Problem(problem.choices, (resource,))
     with pytest.raises(InfeasibleError, match="floor is") as caught:
         joint(problem)
     assert caught.value.floor == pytest.approx(least[0], rel=1e-12)
@@ -89,8 +96,9 @@ def test_floor_of_an_infeasible_budget_is_exact_and_named():
 
 @pytest.mark.parametrize("seed", range(40))
 def test_cheapest_costs_the_least(seed):
-    problem = random_problem(seed, tight=1.0)
+    problem = random_problem(seed)
     _, least = brute_force(problem)
+    problem = Problem(problem.choices, (replace(problem.resources[0], limit=float(1.0 + 2.0 * least[0])),))
     assert problem.resources[0].spent(cheapest(problem)) == pytest.approx(least[0], rel=1e-12, abs=1e-12)
 
 
@@ -121,7 +129,7 @@ def test_no_groups_cost_what_is_fixed():
 
 def test_unlimited_resource_costs_nothing():
     problem = random_problem(3)
-    free = Problem(problem.choices, tuple(Resource(r.name, r.unit, np.inf, r.fixed, r.charges) for r in problem.resources))
+    free = Problem(problem.choices, tuple(replace(r, limit=np.inf) for r in problem.resources))
     found = joint(free)
     assert found.value == sum(float(c.value.max()) for c in problem.choices)
     assert found.gap < 1e-12
@@ -164,7 +172,7 @@ def dense_block(layers, limit_share, width=6):
 def test_dense_block_is_a_chain_and_exact():
     small = dense_block(3, 0.5)
     assert check(small) <= 0.02
-    large = joint(dense_block(40, 0.5))
+    large = joint(dense_block(30, 0.5))
     assert "exactly" in large.bound_means
     assert large.gap < 2e-3
 

@@ -1,0 +1,127 @@
+"""What each command does, from parsed arguments to an exit code. Stages are imported when they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from halpc.arguments import RESOURCES, options_of
+from halpc.errors import OverBudgetError, UsageError
+from halpc.units import parse_budget, parse_share, parse_shape, spell_ms
+
+
+def compile(args: argparse.Namespace) -> int:
+    """Prune one model to its budgets."""
+    from halpc.compile import compile_model
+    from halpc.show import progress_bar, show_report
+    from halpc.sweep import fastest_within
+
+    with progress_bar(quiet=args.quiet or args.json) as progress:
+        if args.max_drop is not None:
+            report = fastest_within(options_of(args, ()), "latency", parse_share("--max-drop", args.max_drop), progress)
+        else:
+            report = compile_model(options_of(args), progress)
+    if args.json:
+        _print(report.as_json())
+    elif not args.quiet:
+        show_report(report, None if args.dry_run else args.output)
+    if report.status == "over budget":
+        limit, measured = report.budget["latency"]["limit"], report.result.latency_ms
+        assert measured is not None
+        raise OverBudgetError(f"measured {spell_ms(measured)}, {measured / limit - 1:.1%} over the budget of {spell_ms(limit)}")
+    return 0
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """One profile, many budgets."""
+    from halpc.show import progress_bar, show_sweep
+    from halpc.sweep import shares
+    from halpc.sweep import sweep as run
+
+    given = [r for r in RESOURCES if getattr(args, r) is not None]
+    if bool(given) == (args.points is not None) or len(given) > 1:
+        raise UsageError("sweep: give one list of budgets (--latency 90%,75%,60%) or --points N")
+    resource = given[0] if given else "latency"
+    texts = getattr(args, resource).split(",") if given else shares(args.points)
+    with progress_bar(quiet=args.quiet or args.json) as progress:
+        points = run(options_of(args, tuple(parse_budget(resource, t) for t in texts)), resource, texts, progress)
+    if args.json:
+        _print([p.as_json() for p in points])
+    else:
+        show_sweep(points, args.output)
+    return 0
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Groups, what they carry, and what is pinned."""
+    from halpc.inspection import save_graph
+    from halpc.show import show_inspection
+
+    found = _inspected(args)
+    if args.graph is not None:
+        save_graph(found, args.graph)
+    if args.json:
+        _print(found.as_json())
+    else:
+        show_inspection(found)
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Why a layer is pinned, or why two are tied."""
+    from halpc.inspection import explain as sentences
+
+    lines = sentences(_inspected(args), args.layer, args.other)
+    print(json.dumps(lines, indent=1) if args.json else "\n".join(lines))
+    return 0
+
+
+def _inspected(args: argparse.Namespace) -> Any:
+    from halpc.inspection import inspect as look
+
+    shapes = dict(parse_shape(text) for text in args.shape)
+    return look(args.model, shapes, args.batch, tuple(args.freeze), args.allow_renormalisation)
+
+
+def profile(args: argparse.Namespace) -> int:
+    """Measure a latency table into a file."""
+    from halpc.closed_loop import table_for
+    from halpc.show import progress_bar
+
+    with progress_bar(quiet=args.quiet or args.json) as progress:
+        found = table_for(args, progress)
+    _print(found) if args.json else print("\n".join(f"{key:<12}{value}" for key, value in found.items()))
+    return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Compare models, measured interleaved."""
+    from halpc.benching import compare
+    from halpc.show import show_comparison
+
+    comparison = compare(args)
+    if args.json:
+        _print(comparison.as_json())
+    else:
+        show_comparison(comparison)
+    return 0
+
+
+def schedule(args: argparse.Namespace) -> int:
+    """Targets that fall geometrically, one per pruning step."""
+    from passes.select.halp import schedule as targets
+
+    budget = parse_budget("latency", args.latency)
+    if budget.share is None:
+        raise UsageError("schedule: give the last target as a share of the baseline, such as 55% or 1.8x")
+    shares = targets(1.0, budget.share, args.steps)
+    if args.json:
+        _print([float(share) for share in shares])
+    else:
+        print("\n".join(f"{100 * share:.4g}%" for share in shares))
+    return 0
+
+
+def _print(data: Any) -> None:
+    print(json.dumps(data, indent=1, default=str))
