@@ -16,6 +16,7 @@ exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported inp
 SCORES = ("auto", "l1", "l2", "bn", "sp-lamp")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 PROFILERS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+PROVIDERS = ("cpu", "cuda", "tensorrt")
 RESOURCES = ("latency", "macs", "params")
 
 
@@ -94,11 +95,13 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--steps", type=_positive, default=1, help="pruning steps of --solver halp")
     choice.add_argument("--align", type=_positive, metavar="N", help="widths are multiples of N")
     choice.add_argument("--min-width", type=_positive, default=1, metavar="N", help="least channels of a group")
+    choice.add_argument("--no-vanish", action="store_true", help="keep every residual branch")
 
 
 def _device_arguments(parser: argparse.ArgumentParser) -> None:
     device = parser.add_argument_group("device")
     device.add_argument("--profiler", choices=PROFILERS, default="auto")
+    device.add_argument("--provider", choices=PROVIDERS, default="cpu", help="of onnxruntime (default cpu)")
     device.add_argument("--threads", type=_positive, default=1, help="as deployed (default 1)")
     device.add_argument("--precision", choices=PRECISIONS, default="fp32")
 
@@ -188,6 +191,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         std=args.std,
         evaluate=args.evaluate,
         profiler=args.profiler,
+        provider=args.provider,
         threads=args.threads,
         precision=args.precision,
         shapes=dict(parse_shape(text) for text in args.shape),
@@ -195,6 +199,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         freeze=tuple(args.freeze),
         align=args.align,
         min_width=args.min_width,
+        vanish=not args.no_vanish,
         solver=args.solver,
         steps=args.steps,
         table=args.table,

@@ -26,6 +26,7 @@ from passes.members import produced_by
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import recover
 from passes.score import score_from_file, score_from_weights
+from passes.vanish import vanishable
 from passes.verify import verify
 from passes.write import publish, staging, write_json
 
@@ -77,6 +78,8 @@ def _load(job: Job) -> None:
 def _couple(job: Job) -> None:
     frozen = produced_by(job.model.twin, job.options.freeze)
     job.coupling = couple(job.model.twin, renormalise=job.options.renormalise, freeze=frozen)
+    if job.options.vanish:
+        job.vanishing = vanishable(job.model.twin, job.coupling)
     if job.coupling.renormalised:
         job.note("approximate: channels under a mean or LayerNorm were allowed to go (--allow-renormalisation)")
 

@@ -41,6 +41,7 @@ class Job:
     coupling: Coupling = None  # type: ignore[assignment]
     saliency: Saliency = None  # type: ignore[assignment]
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    vanishing: tuple[str, ...] = ()
     calibration: Any = None
     labelled: Any = None
     profiler: Any = None

@@ -23,6 +23,7 @@ class Options:
         mean, std: normalisation of images.
         evaluate: labelled inputs for top-1 before and after.
         profiler: `auto`, `onnxruntime`, `tensorrt`, `tensorrt_rtx`.
+        provider: onnxruntime's execution provider: `cpu`, `cuda` or `tensorrt`.
         threads: intra-op threads that the model will be deployed with.
         precision: `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8`.
         shapes: static shapes of inputs by name.
@@ -54,6 +55,7 @@ class Options:
     std: tuple[float, ...] | None = None
     evaluate: Path | None = None
     profiler: str = "auto"
+    provider: str = "cpu"
     threads: int = 1
     precision: str = "fp32"
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Options:
     freeze: tuple[str, ...] = ()
     align: int | None = None
     min_width: int = 1
-    vanish: bool = False
+    vanish: bool = True
     solver: str = "joint"
     steps: int = 1
     table: Path | None = None

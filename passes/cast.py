@@ -212,7 +212,7 @@ def _at_opset(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
         ) from error
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     """Hands calibration inputs to onnxruntime's quantiser, one at a time."""
 
     def __init__(self, inputs: Inputs) -> None:
@@ -319,7 +319,9 @@ def _check_inputs(model: onnx.ModelProto, precision: str, inputs: Inputs) -> Non
             given = feed.get(name)
             if given is None or not _fits(given.shape, shape):
                 found = "is missing" if given is None else f"has shape {given.shape}"
-                raise CalibrationError(f"calibration input {number}: '{name}' {found}, the model takes {shape}.")
+                raise CalibrationError(
+                    f"calibration input {number}: '{name}' {found}, the model takes {shape}."
+                )
 
 
 def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

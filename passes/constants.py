@@ -99,7 +99,7 @@ class Constants:
         if reader is None or self.node(reader).op_type != "Add":
             return None
         for position, name in enumerate(self.node(reader).input):
-            if self.has(name) and self.uses(name) == 1 and self.shape(name)[-1:] == (width,):
-                if int(np.prod(self.shape(name))) == width:
-                    return reader, position
+            own = self.has(name) and self.uses(name) == 1
+            if own and self.shape(name)[-1:] == (width,) and int(np.prod(self.shape(name))) == width:
+                return reader, position
         return None

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import networkx as nx
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
@@ -26,6 +27,7 @@ from passes.rules.language import (
     Fact,
     Index,
     Input,
+    Mean,
     Op,
     Operand,
     Pin,
@@ -85,7 +87,7 @@ def _dims(fact: Fact) -> tuple[Dim, ...]:
             return (a, b)
         case Pin(a) | Renormalise(a):
             return (a,)
-        case Contract(axes) | Index(_, axes):
+        case Contract(axes) | Index(_, axes) | Mean(axes):
             return axes
         case _:
             return ()
@@ -100,7 +102,7 @@ class _Equations:
     zeros: Zeros = field(default_factory=Zeros)
     graph: nx.Graph = field(default_factory=nx.Graph)
     variables: dict[tuple[str, int], int] = field(default_factory=dict)
-    follows: list[tuple[Op, Count | Index, dict[str, int]]] = field(default_factory=list)
+    follows: list[tuple[Op, Count | Index | Mean, dict[str, int]]] = field(default_factory=list)
     softened: dict[int, str] = field(default_factory=dict)
 
     def variable(self, axis: Axis) -> int:
@@ -147,8 +149,20 @@ class _Equations:
                     for other in axes[1:]:
                         self.unifier.equate(self.variable(axes[0]), self.variable(other), PinReason(reason, op.name))
                     self.zeros.need(axes, PinReason(f"{reason}, and what is removed would not be zero there", op.name))
+                case Mean(axes, reason):
+                    self._mean(op, axes, reason)
                 case Count() | Index():
                     self._followed(op, fact, local)
+
+    def _mean(self, op: Op, axes: tuple[Axis, ...], reason: str) -> None:
+        """Approximate where that is allowed; else exact over zeros, and y is scaled from the new count to the old."""
+        if self.renormalise:
+            for axis in axes:
+                self._soften(self.variable(axis), PinReason(reason, op.name))
+            return
+        for axis in axes:
+            self.zeros.need((axis,), PinReason(f"{reason}, and what is removed would not be zero there", op.name))
+        self.follows.append((op, Mean(axes, reason), {}))
 
     def _followed(self, op: Op, fact: Count | Index, local: dict[str, int]) -> None:
         """Remember what must be rewritten; positions that are no constant cannot be, so their axes stay."""
@@ -162,8 +176,10 @@ class _Equations:
     def pin_varying(self) -> None:
         """A count that depends on a dynamic axis can be scaled by what is kept, if that axis is a factor of it."""
         for op, fact, local in self.follows:
-            operand = op.maybe(fact.place.index) if isinstance(fact.place, Input) else None
-            if operand is None or isinstance(fact, Index):
+            if not isinstance(fact, Count) or not isinstance(fact.place, Input):
+                continue
+            operand = op.maybe(fact.place.index)
+            if operand is None:
                 continue
             for i, entry in enumerate(fact.entries):
                 if entry is not None and i in operand.adding:
@@ -220,24 +236,40 @@ class _Equations:
         """Everything in terms of named leaves."""
         names = name_leaves(graph, self.variables, self.unifier)
         memo: dict[int, Dim] = {}
-        axes = {key: self.unifier.resolve(names, memo, v) for key, v in self.variables.items() if self.unifier.size(v) != 1}
+        axes = {
+            key: self.unifier.resolve(names, memo, v) for key, v in self.variables.items() if self.unifier.size(v) != 1
+        }
         follows = tuple(f for entry in self.follows if (f := self._follow(*entry, names, memo)) is not None)
         members = members_of(graph, axes)
         pins = {name: self.unifier.pinned(v) for v, name in names.items()}
         sizes = {name: self.unifier.size(v) for v, name in names.items()}
         groups = {
-            name: Group(name, sizes[name], members.get(name, ()), _pin_text(sizes[name], pins[name], members.get(name, ())))
+            name: Group(
+                name, sizes[name], members.get(name, ()), _pin_text(sizes[name], pins[name], members.get(name, ()))
+            )
             for name in {leaf.name for dim in axes.values() for leaf in leaves(dim)}
         }
-        soft = {names[self.unifier.find(v)]: why for v, why in self.softened.items() if self.unifier.find(v) in names}
+        soft = self._renormalised(names)
         return Coupling(axes, dict(sorted(groups.items())), follows, self.graph, soft)
 
+    def _renormalised(self, names: dict[int, str]) -> dict[str, str]:
+        """Leaves that are free only because an approximate model is allowed, with the reason."""
+        soft = ((leaf, why) for v, why in self.softened.items() for leaf in self.unifier.leaves(v))
+        return {names[leaf]: why for leaf, why in soft if leaf in names and self.unifier.pinned(leaf) is None}
+
     def _follow(
-        self, op: Op, fact: Count | Index, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]
+        self, op: Op, fact: Count | Index | Mean, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]
     ) -> Follow | None:
         """A follow over solved dims; None where nothing in it can shrink."""
+        if isinstance(fact, Mean):
+            dims = tuple(dim for axis in fact.axes if (dim := self._movable(axis, local, names, memo)) is not None)
+            return Follow(op.name, "", -1, "share", dims) if dims else None
         entries = fact.entries if isinstance(fact, Count) else fact.axes
-        solved = tuple(None if entry is None else self._movable(entry, local, names, memo) for entry in entries)
+        literals = _literals(op, fact)
+        solved = tuple(
+            None if dim is None else self._movable(dim, local, names, memo, relative=n is not None and n != dim.size)
+            for dim, n in zip(entries, literals, strict=True)
+        )
         index = -1 if isinstance(fact.place, Attribute) else fact.place.index
         movable = any(dim is not None for dim in solved)
         if isinstance(fact, Index):
@@ -247,10 +279,12 @@ class _Equations:
         attribute = fact.place.name if isinstance(fact.place, Attribute) else ""
         return Follow(op.name, attribute, index, "count" if isinstance(fact, Count) else "index", solved)
 
-    def _movable(self, entry: Dim, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim]) -> Dim | None:
-        """The solved dim, or None where it stays whole."""
+    def _movable(
+        self, entry: Dim, local: dict[str, int], names: dict[int, str], memo: dict[int, Dim], *, relative: bool = False
+    ) -> Dim | None:
+        """The solved dim, or None where it stays whole (and is not written relative to something that may not)."""
         v = self._build(entry, local)
-        if all(self.unifier.pinned(leaf) for leaf in self.unifier.leaves(v)):
+        if not relative and all(self.unifier.pinned(leaf) for leaf in self.unifier.leaves(v)):
             return None
         return self._resolve_late(v, names, memo)
 
@@ -259,6 +293,15 @@ class _Equations:
         for leaf in self.unifier.leaves(v):
             names.setdefault(leaf, f"local {leaf}")
         return self.unifier.resolve(names, memo, v)
+
+
+def _literals(op: Op, fact: Count | Index) -> list[int] | list[None]:
+    """What the place of a count says now, None for entries that are not known."""
+    if isinstance(fact, Index):
+        return [None] * len(fact.axes)
+    if isinstance(fact.place, Attribute):
+        return [int(v) for v in np.atleast_1d(op.attributes[fact.place.name])]
+    return op.x(fact.place.index).ints() or [None] * len(fact.entries)
 
 
 def _pin_text(size: int, why: PinReason | None, members: tuple[object, ...]) -> str | None:

@@ -106,14 +106,20 @@ def _padded_rows(start: int, step: int, samples: int) -> NDArray[np.int64]:
 def _class_scores(results: list[Any], names: list[str], rows: int, data: Labelled) -> NDArray[Any]:
     for result in results:
         array = np.asarray(result)
-        if array.ndim >= 2 and array.shape[0] == rows and array.size == rows * array.shape[1]:
-            if array.shape[1] > 1 and np.issubdtype(array.dtype, np.floating):
-                if int(data.labels.max()) >= array.shape[1]:
-                    raise CalibrationError(
-                        f"{data.source}: a label is {int(data.labels.max())}, but the model has {array.shape[1]} classes."
-                    )
-                return array.reshape(rows, array.shape[1])
+        if not _is_score(array, rows):
+            continue
+        classes, largest = array.shape[1], int(data.labels.max())
+        if largest >= classes:
+            raise CalibrationError(f"{data.source}: a label is {largest}, but the model has {classes} classes.")
+        return array.reshape(rows, classes)
     shapes = ", ".join(f"{name} {list(np.shape(result))}" for name, result in zip(names, results, strict=True))
     raise CalibrationError(
         f"{data.source}: no output of the model is a class score [{rows}, classes]; it gives {shapes}."
     )
+
+
+def _is_score(array: NDArray[Any], rows: int) -> bool:
+    """Whether an output is [rows, classes], trailing axes of one entry aside."""
+    if array.ndim < 2 or array.shape[0] != rows or not np.issubdtype(array.dtype, np.floating):
+        return False
+    return bool(array.shape[1] > 1 and array.size == rows * array.shape[1])

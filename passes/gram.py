@@ -6,7 +6,9 @@ rows x in R^unknowns, targets y in R^outputs, and y ≈ W'x + b.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +58,9 @@ class Moments:
     def add(self, rows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
         """Adds rows float32[groups, n, unknowns] with their targets float32[groups, n, outputs]."""
         groups, count, unknowns = rows.shape
-        kind = np.float64 if 2.0 * groups * count * unknowns**2 < DOUBLE_FLOPS else np.float32
-        x = rows.astype(kind) - self.shift_x.astype(kind)[:, np.newaxis]
-        y = targets.astype(kind) - self.shift_y.astype(kind)[:, np.newaxis]
+        kind: Any = np.float64 if 2.0 * groups * count * unknowns**2 < DOUBLE_FLOPS else np.float32
+        x: NDArray[Any] = rows.astype(kind) - self.shift_x.astype(kind)[:, np.newaxis]
+        y: NDArray[Any] = targets.astype(kind) - self.shift_y.astype(kind)[:, np.newaxis]
         turned = x.transpose(0, 2, 1)
         self.xx += turned @ x
         self.xy += turned @ y
@@ -103,14 +105,14 @@ class Normal:
     y: Array
 
     def error(self, weights: Array, bias: Array) -> Array:
-        """Mean squared error float64[groups, outputs] of y ≈ W'x + b."""
+        """Mean squared error float64[groups, outputs] of y ≈ W'x + b; about zero, b must be zero."""
         inner = np.einsum("gkm,gkm->gm", weights, self.xx @ weights - 2 * self.xy)
         offset = self.y - np.einsum("gk,gkm->gm", self.x, weights) - bias
-        return np.maximum(self.yy + inner, 0.0) + offset**2
+        return np.asarray(np.maximum(self.yy + inner, 0.0) + offset**2)
 
     def bias(self, weights: Array) -> Array:
         """The best bias float64[groups, outputs] for `weights`."""
-        return self.y - np.einsum("gk,gkm->gm", self.x, weights)
+        return np.asarray(self.y - np.einsum("gk,gkm->gm", self.x, weights))
 
     def ridge(self, prior: Array, strength: float) -> Array:
         """Weights float64[groups, unknowns, outputs] minimising Σ|y − W'x|²/n + strength · d · |W − prior|².
@@ -118,22 +120,25 @@ class Normal:
         d is the mean diagonal of `xx`, so that `strength` has no unit. As it grows the solution tends to the
         prior, the pruned weights themselves, not to zero.
         """
-        groups, unknowns, _ = prior.shape
-        mean_diagonal = np.einsum("gkk->g", self.xx) / unknowns
-        residual = self.xy - self.xx @ prior
-        result = np.empty_like(prior)
-        for group in range(groups):
-            lifted = self.xx[group].copy()
-            lifted.flat[:: unknowns + 1] += max(strength * mean_diagonal[group], 1e-30)
-            result[group] = prior[group] + _solve_spd(lifted, residual[group])
-        return result
+        return prior + factored(self, strength)(self.xy - self.xx @ prior)
 
 
-def _solve_spd(matrix: Array, right: Array) -> Array:
-    """Solves a symmetric positive (semi)definite system; falls back to least squares where rounding spoilt it."""
+def factored(normal: Normal, strength: float) -> Callable[[Array], Array]:
+    """Solves (xx + strength · d) W = right for any right side float64[groups, unknowns, outputs]."""
+    groups, unknowns = normal.x.shape
+    mean_diagonal = np.einsum("gkk->g", normal.xx) / unknowns
+    solvers = []
+    for group in range(groups):
+        lifted = normal.xx[group].copy()
+        lifted.flat[:: unknowns + 1] += max(strength * mean_diagonal[group], 1e-30)
+        solvers.append(_solver(lifted))
+    return lambda right: np.stack([solve(block) for solve, block in zip(solvers, right, strict=True)])
+
+
+def _solver(matrix: Array) -> Callable[[Array], Array]:
+    """Solves a symmetric positive (semi)definite system; by least squares where rounding spoilt it."""
     try:
         factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
-        solved: Array = linalg.cho_solve(factor, right, check_finite=False)
     except linalg.LinAlgError:
-        solved = linalg.lstsq(matrix, right, check_finite=False)[0]
-    return solved
+        return lambda right: np.asarray(linalg.lstsq(matrix, right, check_finite=False)[0])
+    return lambda right: np.asarray(linalg.cho_solve(factor, right, check_finite=False))

@@ -21,6 +21,7 @@ from passes.explicit import make_explicit, write_split_sizes
 from passes.fold import Knowledge, interpret
 from passes.literal import literalise
 from passes.observe import observe
+from passes.proto import fits
 from passes.twin import twin_of
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
                     f" {list(tensor.dims)} needs {expected}; the file is truncated or damaged"
                 )
     try:
-        if proto.ByteSize() < 2**31 - 2**20:
+        if fits(proto):
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "")

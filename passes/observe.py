@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import onnxruntime as ort
 from onnx import helper
 
 from halpc.errors import ModelError
 from passes.feeds import random_feeds
 from passes.fold import Known
 from passes.proto import proto_of
+from passes.runtime import session_of
 
 
 def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> dict[str, Known]:
@@ -25,10 +25,8 @@ def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Seque
     proto = proto_of(graph)
     kept = {o.name for o in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = session_of(proto, optimise=False)
         values = session.run(list(names), random_feeds(session, shapes))
     except Exception as error:  # onnxruntime raises its own untyped family
         raise ModelError(f"onnxruntime cannot run the model to observe its shapes: {str(error).splitlines()[0]}") from error

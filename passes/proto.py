@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
+from onnx import helper
 
-LIMIT = 2**31 - 2**20  # protobuf's limit on one message
+LIMIT = 2**31 - 2**24  # protobuf's limit on one message
+APART = 1024  # weights of fewer bytes stay in the model
+ALIGNED = 4096  # where weights begin in their file, for memory maps
 
 
 def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.ModelProto:
@@ -26,13 +30,59 @@ def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.Mod
 
 def save_proto(proto: onnx.ModelProto, path: Path) -> None:
     """Write a model and flush it to the disk; past protobuf's limit its weights go into `<name>.data` beside it."""
-    if proto.ByteSize() < LIMIT:
+    if fits(proto):
         with path.open("wb") as stream:
             stream.write(proto.SerializeToString())
             stream.flush()
             os.fsync(stream.fileno())
         return
-    onnx.save(proto, str(path), save_as_external_data=True, location=f"{path.name}.data")
+    save_apart(proto, path, f"{path.name}.data")
+
+
+def fits(proto: onnx.ModelProto) -> bool:
+    """Whether the model is within protobuf's limit; protobuf itself fails when asked about more."""
+    return sum(_bytes_of(tensor) for tensor in proto.graph.initializer) < LIMIT
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int:
+    """Bytes of a weight inside the model (at most: int4 is counted as int8)."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type == onnx.TensorProto.STRING:
+        return 0
+    return math.prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def save_apart(proto: onnx.ModelProto, path: Path, location: str) -> None:
+    """Write a model with its weights in the file `location` beside it; neither changes nor copies the weights."""
+    bare = _without_weights(proto)
+    with (path.parent / location).open("wb") as stream:
+        for tensor in proto.graph.initializer:
+            if not tensor.HasField("raw_data") or _bytes_of(tensor) < APART:
+                bare.graph.initializer.append(tensor)
+                continue
+            stream.write(b"\0" * (-stream.tell() % ALIGNED))
+            entry = bare.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            entry.data_location = onnx.TensorProto.EXTERNAL
+            offset = stream.tell()
+            length = stream.write(tensor.raw_data)
+            for key, value in (("location", location), ("offset", offset), ("length", length)):
+                entry.external_data.add(key=key, value=str(value))
+        stream.flush()
+        os.fsync(stream.fileno())
+    path.write_bytes(bare.SerializeToString())
+
+
+def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of everything but the initializers."""
+    bare = onnx.ModelProto()
+    for source, target, skipped in ((proto, bare, "graph"), (proto.graph, bare.graph, "initializer")):
+        for field, value in source.ListFields():
+            if field.name == skipped:
+                continue
+            if isinstance(value, str | bytes | int | float):
+                setattr(target, field.name, value)
+            else:
+                getattr(target, field.name).extend(value)
+    return bare
 
 
 def static_proto(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], header: onnx.ModelProto) -> onnx.ModelProto:

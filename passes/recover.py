@@ -6,11 +6,11 @@ recovered* network's inputs onto the *original's* outputs at the channels that s
 from Gram matrices, which are accumulated over streamed batches; the strength of the ridge and whether to
 keep the refit at all are decided per layer on inputs that the fit did not see.
 
-Memory: two frontiers (`passes/segments.py`), each at most half of `memory_bytes` unless a single batch's are larger, and
-about five square matrices of the layer's unknowns in float64. Nothing is written to disk.
+Memory: two frontiers (`passes/segments.py`), each at most half of `memory_bytes` unless the inputs are larger,
+and about five square matrices of the layer's unknowns in float64. Nothing is written to disk.
 
-Source: He, Zhang and Sun 2017 (arXiv 1707.06168, eq. 5, asymmetric targets); Luo et al. 2017 (ThiNet, arXiv 1707.06342);
-Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
+Source: He, Zhang and Sun 2017 (arXiv 1707.06168, least-squares reconstruction); Luo et al. 2017 (ThiNet,
+arXiv 1707.06342); Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError
 from passes.calibration import Calibration
+from passes.censored import Rows, refine
 from passes.constants import Constants
 from passes.gram import Moments, Normal
 from passes.layers import Keep
 from passes.recovery_plan import Task, plan_recovery
-from passes.sampling import Samples, row_limit
+from passes.samples import Samples, row_limit
 from passes.segments import Walk, open_session
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LEAST_SAMPLES = 8
+EXACT = 1e-11  # relative squared error below which there is nothing to recover but rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Options:
     Attributes:
         mode: `refit` weights and biases, correct only the `bias`, or `off`.
         residual: let the last layer of a residual branch correct the sum rather than its own output.
+        rounds: how often to refit with targets beyond the following activation's bounds censored, 0 for never.
+        rows_bytes: most memory for the rows that this needs; layers that need more are fitted plainly.
         strengths: ridge strengths to choose from, in units of the mean diagonal of the Gram matrix.
         held_share: share of the samples held back to choose and to check.
         positions: most output positions sampled per layer.
@@ -58,6 +62,8 @@ class Options:
 
     mode: Mode = "refit"
     residual: bool = True
+    rounds: int = 6
+    rows_bytes: int = 1 << 29
     strengths: tuple[float, ...] = STRENGTHS
     held_share: float = 0.2
     positions: int = 60_000
@@ -80,7 +86,8 @@ class LayerReport:
         unknowns: weights fitted per output channel.
         positions: rows that they were fitted on.
         strength: ridge strength chosen; inf where only the bias was fitted.
-        before: mean squared error on held-back inputs over the target's variance, as pruned.
+        before: mean squared error on held-back inputs over the target's variance (both behind the activation that
+            follows, where the refit took it into account), as pruned.
         after: the same as recovered.
         seconds: wall time.
     """
@@ -175,7 +182,9 @@ def _sweep(
 ) -> Iterator[LayerReport]:
     """Refits every layer with changed inputs, in order, in place."""
     constants = Constants(model, original)
-    tasks, skipped = plan_recovery(original, model, keep, constants, residual=options.residual)
+    tasks, skipped = plan_recovery(
+        original, model, keep, constants, residual=options.residual, activation=options.rounds > 0
+    )
     yield from (LayerReport(skip.name, skip.op, "skipped", skip.reason) for skip in skipped)
     half = options.memory_bytes // 2
     theirs = Walk(original, samples.batches, [[task.target.site] for task in tasks], half, options.threads)
@@ -185,48 +194,110 @@ def _sweep(
         if progress is not None:
             progress(number, len(tasks), task.layer.name)
         started = time.perf_counter()
-        unknowns = task.layer.weights(constants).shape[1] if options.mode == "refit" else 1
-        limit = row_limit(unknowns, most=options.positions, per_unknown=options.rows_per_unknown)
-        fit, held = samples.moments(task.layer, number, _pairs(task, theirs, ours, constants), limit)
-        report = _refit(task, fit, held, constants, options)
-        yield replace(report, seconds=time.perf_counter() - started)
+        yield replace(_recover_layer(task, number, theirs, ours, samples, constants, options), seconds=_since(started))
     if progress is not None:
         progress(len(tasks), len(tasks), "")
 
 
-def _pairs(task: Task, theirs: Walk, ours: Walk, constants: Constants) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Per batch, a layer's input in the slim model and what its output should be."""
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _recover_layer(
+    task: Task, number: int, theirs: Walk, ours: Walk, samples: Samples, constants: Constants, options: Options
+) -> LayerReport:
+    """Gathers a layer's moments (and rows, where an activation follows) and refits it."""
+    groups, unknowns, outputs = task.layer.weights(constants).shape
+    wanted = unknowns if options.mode == "refit" else 1
+    limit = row_limit(wanted, most=options.positions, per_unknown=options.rows_per_unknown)
+    clips = task.target.clip is not None and options.mode == "refit" and task.layer.bias is not None
+    clips = clips and 4 * limit * groups * (unknowns + 3 * outputs) <= options.rows_bytes
+    rows = Rows() if clips else None
+    pairs = _pairs(task, theirs, ours, constants, bounds=clips)
+    fit, held = samples.moments(task.layer, number, pairs, limit, rows.add if rows is not None else None)
+    return _refit(task, fit, held, rows, constants, options)
+
+
+def _pairs(
+    task: Task, theirs: Walk, ours: Walk, constants: Constants, *, bounds: bool
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Per batch, a layer's input in the slim model, what its output should be, and the bounds it may exceed."""
     target = task.target
     for original, slim in zip(theirs.step(), ours.step(), strict=True):
         wanted = target.value(original[target.site], task.kept, task.layer.channel_axis, slim, constants)
-        yield slim[task.layer.data], wanted
+        between = target.bounds(wanted, slim, constants) if bounds else ()
+        yield slim[task.layer.data], wanted, *between
 
 
-def _refit(task: Task, fit: Moments, held: Moments, constants: Constants, options: Options) -> LayerReport:
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Weights and bias (None: those that were there), and their held-back error over the target's variance."""
+
+    error: float
+    strength: float = 0.0
+    weights: NDArray[np.float64] | None = None
+    bias: NDArray[np.float64] | None = None
+
+
+def _refit(
+    task: Task, fit: Moments, held: Moments, rows: Rows | None, constants: Constants, options: Options
+) -> LayerReport:
     """Chooses among what was, a new bias and ridge solutions by the held-back error, and writes the winner."""
     layer = task.layer
-    has_bias = layer.bias is not None
-    normal, check = fit.about(mean=has_bias), held.about(mean=has_bias)
     prior, bias = layer.weights(constants), layer.biases(constants)
+    before, best, normal = _least_squares(fit, held, prior, bias, options, has_bias=layer.bias is not None)
+    if rows is not None and best.weights is not None and np.isfinite(best.strength):
+        before, best = _with_activation(rows, normal, prior, bias, best, options)
+    why = "nothing was lost" if before <= EXACT else "no refit lowered the held-back error"
+    report = LayerReport(
+        layer.name, layer.op, "kept", why, prior.shape[1], fit.count, best.strength, before, best.error
+    )
+    if best.weights is None or best.bias is None:
+        return report
+    if np.isfinite(best.strength):
+        layer.store(constants, best.weights)
+    layer.store_bias(constants, best.bias)
+    action = "refit" if np.isfinite(best.strength) else "bias"
+    return replace(report, action=action, reason=_advice(prior.shape[1], fit.count))
+
+
+def _least_squares(
+    fit: Moments,
+    held: Moments,
+    prior: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    options: Options,
+    *,
+    has_bias: bool,
+) -> tuple[float, _Fit, Normal]:
+    """The error as it was, the best of all candidates on what was held back, and the normal equations."""
+    normal, check = fit.about(mean=has_bias), held.about(mean=has_bias)
     variance = max(float(held.about(mean=True).yy.sum()), 1e-30)
-    before = float(check.error(prior, bias).sum())
-    best: tuple[float, float, Any, Any] = (before, 0.0, None, None)
-    for strength, weights in _candidates(normal, prior, options):
+    before = float(check.error(prior, bias).sum()) / variance
+    best = _Fit(before)
+    for strength, weights in _candidates(normal, prior, options) if before > EXACT else ():
         fitted = normal.bias(weights) if has_bias else bias
-        error = float(check.error(weights, fitted).sum())
-        if error < best[0]:
-            best = (error, strength, weights, fitted)
-    error, strength, weights, fitted = best
-    action, reason = "kept", "no refit lowered the held-back error"
-    if weights is not None:
-        action, reason = ("bias" if np.isinf(strength) else "refit"), _advice(prior.shape[1], fit.count)
-        if not np.isinf(strength):
-            layer.store(constants, weights)
-        layer.store_bias(constants, fitted)
-    return LayerReport(
-        layer.name, layer.op, action, reason, prior.shape[1], fit.count, strength,
-        before / variance, error / variance,
-    )  # fmt: skip
+        error = float(check.error(weights, fitted).sum()) / variance
+        if error < best.error:
+            best = _Fit(error, strength, weights, fitted)
+    return before, best, normal
+
+
+def _with_activation(
+    rows: Rows, normal: Normal, prior: NDArray[np.float64], bias: NDArray[np.float64], plain: _Fit, options: Options
+) -> tuple[float, _Fit]:
+    """The same choice, judged behind the activation and with the censored refits among the candidates."""
+    assert plain.weights is not None
+    assert plain.bias is not None
+    variance = max(rows.variance(), 1e-30)
+    before = rows.error(prior, bias) / variance
+    best = _Fit(before)
+    rounds = refine(rows, normal, prior, plain.strength, plain.weights, plain.bias, options.rounds)
+    for weights, fitted in ((plain.weights, plain.bias), *rounds):
+        error = rows.error(weights, fitted) / variance
+        if error < best.error:
+            best = _Fit(error, plain.strength, weights, fitted)
+    return before, best
 
 
 def _candidates(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from passes.constants import Constants
 from passes.layers import Keep, Layer, Scaled, make_layer
 from passes.segments import reads
-from passes.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes
+from passes.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes, with_activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,19 @@ class Skip:
 
 
 def plan_recovery(
-    original: onnx.ModelProto, model: onnx.ModelProto, keep: Keep, constants: Constants, *, residual: bool
+    original: onnx.ModelProto,
+    model: onnx.ModelProto,
+    keep: Keep,
+    constants: Constants,
+    *,
+    residual: bool,
+    activation: bool = False,
 ) -> tuple[list[Task], list[Skip]]:
     """Layers to refit in an order that respects dependencies, and those that cannot be.
 
     Args:
         residual: let the last layer of a residual branch aim at the sum.
+        activation: note the bounds of the activation that follows.
     """
     known = {name for node in original.graph.node for name in node.output}
     layers, skipped = _changed_layers(original, model, keep, constants, known)
@@ -56,6 +63,7 @@ def plan_recovery(
         safe = {name for name, rank in early.items() if rank < number}
         target = sum_target(layer, constants, shapes, safe) if residual else own_target(layer)
         target = target if target.site in known else own_target(layer)
+        target = with_activation(target, constants) if activation else target
         tasks.append(Task(layer, target, layer.kept_outputs(keep, constants)))
     return tasks, skipped
 
@@ -66,12 +74,14 @@ def _changed_layers(
     changed = changed_tensors(original, model, keep)
     layers, skipped, made = list[Layer](), list[Skip](), set[str]()
     for index, node in enumerate(model.graph.node):
-        layer = make_layer(node, index, constants) if node.input and node.input[0] in changed else None
-        if isinstance(layer, str):
-            skipped.append(Skip(node.name or node.output[0], node.op_type, layer))
-        elif layer is not None and layer.output in known and not (isinstance(layer, Scaled) and layer.data in made):
-            layers.append(layer)
+        layer = make_layer(node, index, constants)
+        if isinstance(layer, Layer):
+            normalises = isinstance(layer, Scaled) and layer.data in made  # the layer before is refitted or exact
             made.add(layer.output)
+            if layer.data in changed and layer.output in known and not normalises:
+                layers.append(layer)
+        elif layer is not None and node.input[0] in changed:
+            skipped.append(Skip(node.name or node.output[0], node.op_type, layer))
     return layers, skipped
 
 

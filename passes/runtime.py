@@ -8,19 +8,22 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-LIMIT = 2**31 - 2**20  # protobuf's limit on one message
+from passes.proto import fits, save_apart
+from passes.widen import has_bfloat16, widened
 
 
 def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:
-    """A CPU session; models past protobuf's limit go through a temporary file with external data."""
+    """A CPU session, bfloat16 taken as float32; models past protobuf's limit go through a temporary file."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    if model.ByteSize() < LIMIT:
+    if has_bfloat16(model):
+        model = widened(model)
+    if fits(model):
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
-        path = str(Path(folder) / "model.onnx")
-        onnx.save(model, path, save_as_external_data=True, location="weights")
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        path = Path(folder) / "model.onnx"
+        save_apart(model, path, "weights")
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

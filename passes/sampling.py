@@ -1,83 +1,115 @@
-"""Rows for least squares: which samples are fitted on, which are held back, and which output positions are looked at."""
+"""sampling: at which widths a kernel is measured, in rounds, each of which looks at what the one before found.
+
+First the lines through the centre on a coarse grid, one whole period of a possible staircase and the corners of the
+box; then, along the lines, wherever two neighbours differ by more than the noise, the width between them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from passes.interpolate import DENSE, PERIOD, Point, on_line
 
-from passes.calibration import Arrays, Calibration
-from passes.gram import Moments
-from passes.layers import Layer
-
-LEAST_ROWS = 10_000
+NOISE: Final = 0.04
+"""Two samples of one kernel differ by about this share on a machine that is not quite quiet."""
+_COARSE: Final = 32
+_ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Batches to run, those to fit on first.
+class Box:
+    """Widths that a signature's kernels can have.
 
     Attributes:
-        batches: per batch, an array per input of the model.
-        held_from: index of the first held-back batch.
-        count: samples in all.
-        held: the held-back samples.
-        seed: of the sampled positions.
+        sizes: widest width per axis.
+        grid: widths are multiples of this, but for `ends`.
+        ends: per axis, the full widths of the kernels that share the signature.
     """
 
-    batches: tuple[Arrays, ...]
-    held_from: int
-    count: int
-    held: Calibration
-    seed: int = 0
+    sizes: tuple[int, ...]
+    grid: int
+    ends: tuple[tuple[int, ...], ...]
 
-    @classmethod
-    def split(cls, calibration: Calibration, *, held_share: float, batch: int, seed: int = 0) -> Samples:
-        """Holds back every 1/share-th sample; no batch holds both kinds."""
-        fit, held = calibration.split(held_share)
-        first = tuple(fit.batches(batch))
-        return cls((*first, *held.batches(batch)), len(first), len(fit) + len(held), held, seed)
+    @property
+    def centre(self) -> Point:
+        """Where the lines cross: about half of each axis, on a period where it is longer than that."""
+        return tuple(_snap(size / 2, PERIOD if size > DENSE else self.grid, size) for size in self.sizes)
 
-    def moments(
-        self, layer: Layer, number: int, pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], limit: int
-    ) -> tuple[Moments, Moments]:
-        """Second moments of a layer's inputs and targets, over the samples to fit on and over those held back.
+    def first(self) -> list[Point]:
+        """The points of the first round."""
+        lines = [self._on_line(axis, width) for axis in range(len(self.sizes)) for width in self._coarse(axis)]
+        corners = itertools.product(*(self._crossings(axis) for axis in range(len(self.sizes))))
+        return list(dict.fromkeys([self.centre, *lines, *(corners if len(self.sizes) > 1 else ())]))
 
-        Args:
-            number: the layer's place in the order, which seeds its positions.
-            pairs: per batch, the layer's input and what its output should be.
-            limit: most rows.
-        """
-        random = np.random.default_rng((self.seed, number))
-        both: list[Moments] = []
-        most = 0
-        for index, (data, target) in enumerate(pairs):
-            if not both:
-                in_all = len(target) * self.count / len(next(iter(self.batches[0].values())))
-                most = max(1, round(limit / in_all))
-            picks = draw(len(target), layer.flat(target).shape[1], most, random)
-            rows, wanted = layer.rows(data, layer.sizes(target), picks), layer.targets(target, picks)
-            if not both:
-                shifts = rows.mean(axis=1, dtype=np.float64), wanted.mean(axis=1, dtype=np.float64)
-                both = [Moments.empty(*shifts), Moments.empty(*shifts)]
-            both[int(index >= self.held_from)].add(rows, wanted)
-        return both[0], both[1]
+    def _on_line(self, axis: int, width: int) -> Point:
+        return (*self.centre[:axis], width, *self.centre[axis + 1 :])
+
+    def _coarse(self, axis: int) -> list[int]:
+        size, grid = self.sizes[axis], self.grid
+        step = max(grid, _COARSE)
+        widths = {min(grid, size), *self.ends[axis], *range(step, min(size, DENSE) + 1, step)}
+        if size > DENSE:
+            widths.update(range(PERIOD, DENSE, grid))
+            widths.update(_doubling(size))
+        else:
+            fine = max(grid, PERIOD // 8)
+            widths.update(range(fine, min(size, PERIOD) + 1, fine))
+        return sorted(w for w in widths if 0 < w <= size)
+
+    def _crossings(self, axis: int) -> list[int]:
+        """A low and a high width, for what lies off the lines."""
+        size = self.sizes[axis]
+        grid = PERIOD if size > DENSE else self.grid
+        return sorted({_snap(size / 4, grid, size), size, min(size, max(self.grid, 8))})
+
+    def finer(self, samples: Mapping[Point, float]) -> list[Point]:
+        """Points between neighbours on a line that differ by more than the noise; [] when there are none left."""
+        found = []
+        for axis in range(len(self.sizes)):
+            known = on_line(samples, self.centre, axis)
+            widths = sorted(known)
+            for low, high in itertools.pairwise(widths):
+                middle = self._between(low, high)
+                if middle is not None and _differ(known[low], known[high]):
+                    found.append(self._on_line(axis, middle))
+        return found
+
+    def _between(self, low: int, high: int) -> int | None:
+        """The width to try between two, or None where the grid has none, or where a period's offsets serve."""
+        grid = PERIOD if high > DENSE else self.grid
+        middle = round((low + high) / 2 / grid) * grid
+        if high > DENSE and high <= 2 * low:
+            return None
+        return middle if low < middle < high else None
 
 
-def draw(samples: int, positions: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """int64[samples, chosen]: one of every `positions / most` consecutive positions, drawn anew for each sample.
-
-    Samples consume the random stream one after another, so that the batch size does not matter.
-    """
-    if positions <= most:
-        return np.broadcast_to(np.arange(positions), (samples, positions))
-    drawn = (np.arange(most) + random.random((samples, most))) * (positions / most)
-    return np.minimum(drawn.astype(np.int64), positions - 1)
+def rounds() -> Iterable[int]:
+    """As many rounds of refinement as bisection of a coarse interval needs."""
+    return range(_ROUNDS)
 
 
-def row_limit(unknowns: int, *, most: int, per_unknown: int) -> int:
-    """How many rows to look at: enough to determine the unknowns, never absurdly many."""
-    return min(most, max(LEAST_ROWS, per_unknown * unknowns))
+def _differ(a: float, b: float) -> bool:
+    return abs(a - b) > 2 * NOISE * max(a, b)
+
+
+def _snap(width: float, grid: int, size: int) -> int:
+    return min(size, max(grid, round(width / grid) * grid))
+
+
+def _doubling(size: int) -> list[int]:
+    """Multiples of the period, each half as large again as the one before or double it."""
+    found = []
+    width = DENSE
+    while width < size:
+        found += [width, width + width // 2]
+        width *= 2
+    return [w for w in found if w < size and w % PERIOD == 0]
+
+
+def box_of(sizes: Sequence[Sequence[int]], grid: int) -> Box:
+    """The box of kernels that share a signature."""
+    axes = list(zip(*sizes, strict=True))
+    return Box(tuple(map(max, axes)), grid, tuple(tuple(sorted(set(axis))) for axis in axes))

@@ -18,6 +18,7 @@ from halpc.ir.dims import Dim, Mask, mask, width
 from halpc.ir.groups import Coupling, Follow
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
+from passes.vanish import replace_empty
 from passes.weights import array_of, dtype_name, put
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,15 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
     graph = model.graph.copy()
     nodes = {node.name: node for node in graph.nodes}
     widths = plan.widths
-    _keep_old_shapes(graph, coupling, widths)
+    _keep_old_shapes(model, graph, coupling, widths)
     for follow in coupling.follows:
         node = nodes.get(follow.node)
         if node is None:
             continue
         if follow.kind == "index":
             _reindex(graph, node, follow, coupling, plan)
+        elif follow.kind == "share":
+            _share(graph, node, follow, widths)
         else:
             _recount(graph, node, follow, widths)
     for tensor in graph.tensors().values():
@@ -68,6 +71,7 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
             _slice(tensor, plan.keep.get(tensor.name, {}))
         else:
             _forget_shape(tensor, coupling, widths)
+    replace_empty(graph, coupling, (name for name, left in widths.items() if left == 0))
     return graph.cleanup().toposort()
 
 
@@ -95,8 +99,6 @@ def _recount(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str
     """Rewrite the entries of an attribute or operand that count axes."""
     new = [None if dim is None else int(width(dim, widths)) for dim in follow.entries]
     old = [None if dim is None else dim.size for dim in follow.entries]
-    if new == old:
-        return
     if follow.attribute:
         node.attrs[follow.attribute] = _patched(node.attrs[follow.attribute], new)
         return
@@ -148,13 +150,13 @@ def _scaled(
     return result
 
 
-def _keep_old_shapes(graph: gs.Graph, coupling: Coupling, widths: Mapping[str, int]) -> None:
+def _keep_old_shapes(model: Model, graph: gs.Graph, coupling: Coupling, widths: Mapping[str, int]) -> None:
     """Whatever is computed from a shape at run time is computed as in the original: the follows start from there."""
-    for node in list(graph.nodes):
-        if node.op not in ("Shape", "Size") or node.domain or not node.inputs[0].shape:
-            continue
-        source = node.inputs[0]
-        dims = [coupling.axes.get((source.name, i)) for i in range(len(source.shape))]
+    readers = [node for node in graph.nodes if node.op in ("Shape", "Size") and not node.domain]
+    ranks = {name: len(tensor.shape) for name, tensor in model.twin.tensors().items()} if readers else {}
+    for node in readers:
+        source = node.inputs[0].name
+        dims = [coupling.axes.get((source, i)) for i in range(ranks.get(source, 0))]
         factors = [(1, 1) if dim is None else (dim.size, int(width(dim, widths))) for dim in dims]
         if all(n == o for n, o in factors):
             continue
@@ -183,6 +185,20 @@ def _reads_unchanged(reader: gs.Node, factors: list[tuple[int, int]]) -> bool:
     if reader.op != "Gather" or not isinstance(reader.inputs[1], gs.Constant):
         return False
     return all(factors[int(i)][0] == factors[int(i)][1] for i in np.asarray(reader.inputs[1].values).reshape(-1))
+
+
+def _share(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str, int]) -> None:
+    """A mean over what is kept times its share is the mean over all, had the others been zero."""
+    share = math.prod(int(width(dim, widths)) / dim.size for dim in follow.entries if dim is not None)
+    if share == 1:
+        return
+    mean, name = node.outputs[0], f"{node.outputs[0].name}/slim"
+    dtype = dtype_name(node.inputs[0].dtype if mean.dtype is None else mean.dtype)
+    part = gs.Variable(f"{name}/mean", dtype=mean.dtype, shape=mean.shape)
+    node.outputs[0] = part
+    factor = gs.Constant(f"{name}/share", np.array(share, dtype=np.float32))
+    put(factor, np.array(share, dtype=np.dtype("float32" if dtype == "unknown" else dtype)))
+    graph.nodes.append(gs.Node("Mul", f"{name}/Mul", None, [part, factor], [mean]))
 
 
 def _reindex(graph: gs.Graph, node: gs.Node, follow: Follow, coupling: Coupling, plan: Plan) -> None:

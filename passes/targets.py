@@ -1,7 +1,8 @@
 """What a refitted layer should produce: the original's output, or what repairs the residual sum after it.
 
 The last layer of a residual branch can correct the errors that the shortcut brings along: its target is then
-the original's *sum* minus the pruned network's shortcut (He, Zhang and Sun 2017 do the same by hand, 3.2 "multi-branch").
+the original's *sum* minus the pruned network's shortcut (He, Zhang and Sun 2017, arXiv 1707.06168, multi-branch
+networks).
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ class Target:
     Attributes:
         site: the tensor of the original that it is compared with.
         hops: what lies between the layer's output and the site.
+        clip: bounds of the activation that alone reads the site; None where there is none.
+        clip_hops: what lies between the layer's output and that activation.
     """
 
     site: str
     hops: tuple[Hop, ...] = ()
+    clip: tuple[float, float] | None = None
+    clip_hops: tuple[Hop, ...] = ()
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -52,15 +57,25 @@ class Target:
     def value(
         self, site: NDArray[Any], kept: NDArray[np.int64] | None, axis: int, slim: Tensors, constants: Constants
     ) -> NDArray[Any]:
-        """What the layer should produce so that the site becomes the original's: `site` taken back through the hops."""
-        value = site if kept is None else np.take(site, kept, axis=axis)
-        for hop in reversed(self.hops):
-            if hop.other:
-                value = value - slim[hop.other]
-            else:
-                scale, shift = affine(constants, hop.node)
-                value = (value - _along(shift, value.ndim)) / _along(scale, value.ndim)
-        return value
+        """What the layer should produce so that the site becomes the original's."""
+        return _back(site if kept is None else np.take(site, kept, axis=axis), self.hops, slim, constants)
+
+    def bounds(self, like: NDArray[Any], slim: Tensors, constants: Constants) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Between which outputs of the layer the activation passes them on: arrays like its output."""
+        assert self.clip is not None
+        ends = [_back(np.full_like(like, end), self.clip_hops, slim, constants) for end in self.clip]
+        return np.minimum(*ends), np.maximum(*ends)
+
+
+def _back(value: NDArray[Any], hops: Sequence[Hop], slim: Tensors, constants: Constants) -> NDArray[Any]:
+    """What must enter the hops for `value` to leave them."""
+    for hop in reversed(hops):
+        if hop.other:
+            value = value - slim[hop.other]
+        else:
+            scale, shift = affine(constants, hop.node)
+            value = (value - _along(shift, value.ndim)) / _along(scale, value.ndim)
+    return value
 
 
 def affine(constants: Constants, node: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -102,6 +117,36 @@ def sum_target(layer: Layer, constants: Constants, shapes: Mapping[str, Sequence
             break
         tensor = node.output[0]
     return best
+
+
+def with_activation(target: Target, constants: Constants) -> Target:
+    """The same target, with the bounds of the Relu or Clip that alone reads its site, if one does."""
+    tensor, hops = target.site, list(target.hops)
+    while (reader := constants.only_reader(tensor)) is not None:
+        node = constants.node(reader)
+        if node.op_type == "BatchNormalization" and node.input[0] == tensor and _own_statistics(node, constants):
+            hops.append(Hop(node=reader))
+            tensor = node.output[0]
+            continue
+        bounds = _clip_of(node, constants)
+        return target if bounds is None else Target(target.site, target.hops, bounds, tuple(hops))
+    return target
+
+
+def _clip_of(node: onnx.NodeProto, constants: Constants) -> tuple[float, float] | None:
+    """Bounds of a Relu or a Clip with constant bounds. Source: ONNX operator Clip."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    ends = [float("-inf"), float("inf")]
+    for attribute in node.attribute:
+        ends[["min", "max"].index(attribute.name)] = attribute.f
+    for place, name in enumerate(node.input[1:3]):
+        if name and not constants.has(name):
+            return None
+        ends[place] = float(constants.get(name).reshape(-1)[0]) if name else ends[place]
+    return ends[0], ends[1]
 
 
 def _own_statistics(node: onnx.NodeProto, constants: Constants) -> bool:

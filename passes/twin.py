@@ -10,7 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from passes.fold import Known, Knowledge
+from passes.fold import Knowledge, Known
 
 SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
 
@@ -28,6 +28,7 @@ class Computed(gs.Constant):  # type: ignore[misc]  # graphsurgeon is untyped
 def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.Graph:
     """The twin of `graph` at the shapes of `known`; `variants` are known at other sizes of the dynamic axes."""
     twin = graph.copy()
+    measured = [node.inputs[0] for node in twin.nodes if node.op in ("Shape", "Size") and not node.domain]
     outputs = {t.name for t in twin.outputs}
     for name, tensor in twin.tensors().items():
         fact = known.tensors.get(name)
@@ -40,7 +41,20 @@ def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.
             tensor.others = [_value(world, name) for world in variants]
         else:
             tensor.shape, tensor.dtype = list(fact.shape), tensor.dtype if tensor.dtype is not None else fact.dtype
-    return twin.cleanup().toposort()
+    return _tidy(twin, measured)
+
+
+def _tidy(twin: gs.Graph, measured: list[gs.Tensor]) -> gs.Graph:
+    """Without what nobody needs; tensors whose shape alone is read at run time are needed, for their widths."""
+    outputs = list(twin.outputs)
+    names = {t.name for t in outputs}
+    twin.outputs = [
+        *outputs,
+        *{t.name: t for t in measured if not isinstance(t, gs.Constant) and t.name not in names}.values(),
+    ]
+    twin.cleanup()
+    twin.outputs = outputs
+    return twin.toposort()
 
 
 def _is_literal(fact: Known) -> bool:

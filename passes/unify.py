@@ -218,6 +218,12 @@ class Unifier:
         pairs: list[tuple[int, int]] = []
         while left and right:
             a, b = self.find(left.popleft()), self.find(right.popleft())
+            if a == b:
+                continue
+            if self._is_sum(a) or self._is_sum(b):
+                left.extendleft(reversed(self._flat(a, "sum")))
+                right.extendleft(reversed(self._flat(b, "sum")))
+                continue
             if self._size[a] > self._size[b]:
                 a, rest = self._split(a, self._size[b])
                 left.appendleft(rest)
@@ -226,6 +232,10 @@ class Unifier:
                 right.appendleft(rest)
             pairs.append((a, b))
         return pairs
+
+    def _is_sum(self, v: int) -> bool:
+        form = self._form[v]
+        return form is not None and form[0] == "sum"
 
     def _split(self, v: int, at: int) -> tuple[int, int]:
         """Cut `v` into its first `at` channels and the others."""

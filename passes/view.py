@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from halpc.errors import ModelError
 from passes.rules.language import Op, Operand
+from passes.signs import sign_of
 from passes.twin import Computed
 from passes.weights import array_of, dtype_name
 
@@ -25,11 +26,12 @@ def view(graph: gs.Graph) -> Iterator[Op]:
     Raises:
         ModelError: a shape is not static.
     """
-    opset, known = int(graph.opset), {}
+    opset = int(graph.opset)
+    known: dict[str, Operand] = {}
     for node in graph.nodes:
         inputs = [_operand(tensor, known) for tensor in node.inputs]
         inputs += [_operand(tensor, known) for tensor in captured(node)]
-        yield Op(
+        op = Op(
             name=node.name,
             type=node.op,
             domain=node.domain or "",
@@ -38,6 +40,9 @@ def view(graph: gs.Graph) -> Iterator[Op]:
             outputs=tuple(_operand(tensor, known) for tensor in node.outputs),
             attributes={k: v for k, v in node.attrs.items() if not isinstance(v, gs.Graph)},
         )
+        yield op
+        sign = sign_of(op)
+        known.update((y.name, replace(y, sign=sign)) for y in op.outputs if y is not None)
 
 
 def captured(node: gs.Node) -> list[gs.Tensor]:
@@ -69,7 +74,9 @@ def _look(tensor: gs.Tensor) -> Operand:
         raise ModelError(f"tensor {tensor.name}: shape {shape} is not static; give --shape for the model's inputs")
     dtype = dtype_name(tensor.dtype)
     constant = isinstance(tensor, gs.Constant)
-    known = Operand(tensor.name, tuple(int(n) for n in shape), dtype, constant, _value(tensor, dtype) if constant else None)
+    known = Operand(
+        tensor.name, tuple(int(n) for n in shape), dtype, constant, _value(tensor, dtype) if constant else None
+    )
     return _computed(known, tensor) if isinstance(tensor, Computed) else known
 
 
@@ -85,7 +92,9 @@ def _computed(operand: Operand, tensor: Computed) -> Operand:
             break
         varying.update(np.flatnonzero(there != here).tolist())
         with np.errstate(all="ignore"):
-            adding.update(np.flatnonzero((here == 0) & (there != 0) | (np.where(here == 0, 0, there % here) != 0)).tolist())
+            adding.update(
+                np.flatnonzero((here == 0) & (there != 0) | (np.where(here == 0, 0, there % here) != 0)).tolist()
+            )
     return replace(operand, computed=True, varying=frozenset(varying), adding=frozenset(adding))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ def choices(
     min_width: int = 1,
     steps: Mapping[str, int] | None = None,
     ceilings: Mapping[str, int] | None = None,
+    vanishing: Collection[str] = (),
 ) -> tuple[Choice, ...]:
     """One choice per free group.
 
@@ -30,12 +31,15 @@ def choices(
         min_width: no fewer channels than this, as far as the group has them.
         steps: latency-aware group size per group.
         ceilings: widest width per group, when an earlier plan is continued.
+        vanishing: groups that may have no channels at all.
     """
     made = []
     for name, group in coupling.free().items():
         ceiling = (ceilings or {}).get(name, group.size)
         step = (steps or {}).get(name, 1)
         widths = _grid(ceiling, align, min_width)
+        if name in vanishing:
+            widths = np.append(0, widths)
         curve = saliency.curve(name)
         scores = np.sort(saliency.scores[name])[::-1]
         made.append(Choice(name, widths, curve[widths], step, scores))

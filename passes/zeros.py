@@ -51,7 +51,7 @@ class Zeros:
         zero = set(self._constant)
         for y, sources, any_ in self._carried:
             moving = [a for a in sources if not whole(a)]
-            if any_ and any(a in zero for a in moving) or not any_ and moving and all(a in zero for a in moving):
+            if (any_ and any(a in zero for a in moving)) or (not any_ and moving and all(a in zero for a in moving)):
                 zero.add(y)
         return zero
 
@@ -69,5 +69,7 @@ class _Whole:
             return True
         rep = self._unifier.find(self._variable(axis))
         if rep not in self._known:
-            self._known[rep] = all(self._unifier.pinned(leaf) or self._unifier.size(leaf) == 1 for leaf in self._unifier.leaves(rep))
+            self._known[rep] = all(
+                self._unifier.pinned(leaf) or self._unifier.size(leaf) == 1 for leaf in self._unifier.leaves(rep)
+            )
         return self._known[rep]

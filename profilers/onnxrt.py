@@ -41,7 +41,9 @@ _TOGETHER_BYTES = 512 << 20
 _TOGETHER = 128
 _SHORT_S = 200e-6
 _SHORT_FACTOR = 4
+_CONFIRMED = 1.03
 _BURST_S = 5e-3
+_LONG_S = 0.1
 _BURST_RUNS = 20
 _LEAST_ROUNDS = 7
 
@@ -121,21 +123,24 @@ class OnnxRuntimeProfiler:
     ) -> list[Timing]:
         """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.
 
-        In every round each model runs a burst of at least 5 ms, the first run of which is not counted where
-        it has more than one; the order of the models turns by one each round.
+        In every round each model runs a burst of at least 5 ms, the first run of which finds the caches full of
+        another model and is not counted (unless it is so long that it does not matter). The order of the models
+        turns by one each round.
         """
         runners = [_Runner(self, model, feeds=feeds) for model in models]
         bursts = [_burst(runner.warm_up()) for runner in runners]
-        samples: list[list[float]] = [[] for _ in models]
+        samples: list[list[tuple[float, float]]] = [[] for _ in models]
         deadline = time.perf_counter() + seconds
         rounds = 0
         while rounds < _LEAST_ROUNDS or time.perf_counter() < deadline:
             for i in ((rounds + k) % len(runners) for k in range(len(runners))):
                 runs, dropped = bursts[i]
-                samples[i] += [runners[i].run() for _ in range(runs)][dropped:]
+                samples[i] += [runners[i].timed() for _ in range(runs)][dropped:]
             rounds += 1
         regime = self._regime(rounds, [len(s) for s in samples])
-        return [Timing(np.array(s) * 1e3, regime, rounds) for s in samples]
+        alone = self._threads == 1 and self._device.kind == "cpu"
+        both = [np.array(s) * 1e3 for s in samples]
+        return [Timing(b[:, 0], regime, rounds, b[:, 1] if alone else None) for b in both]
 
     def _regime(self, rounds: int, runs: Sequence[int]) -> str:
         where = (
@@ -232,12 +237,16 @@ class _Runner:
 
     def run(self) -> float:
         """Seconds of one run, all of its work done when it returns."""
-        start = time.perf_counter()
+        return self.timed()[0]
+
+    def timed(self) -> tuple[float, float]:
+        """Wall time of one run and processor time of this thread in it, in seconds."""
+        busy, start = time.thread_time(), time.perf_counter()
         try:
             self.session.run_with_iobinding(self.binding)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BackendError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.thread_time() - busy
 
     def warm_up(self) -> float:
         """Run until caches and arenas have settled; an estimate of a run in seconds."""
@@ -251,14 +260,17 @@ class _Runner:
 
 
 def _take_turns(runners: Sequence[_Runner], repetitions: int) -> list[float]:
-    """Run all of them in rounds; the fastest wall time of each, in seconds."""
-    for runner in runners:
-        runner.estimate_s = min(runner.run(), runner.run())
+    """Run all of them in rounds; the fastest wall time of each, in seconds.
+
+    After `repetitions` rounds only those go on, up to four times as long, that are so short that it costs nothing,
+    or whose fastest run no other has come near: on a busy machine it may not have been an undisturbed one.
+    """
+    best = [sorted((runner.run(), runner.run())) for runner in runners]
     for turn in range(repetitions * _SHORT_FACTOR):
-        for runner in runners:
-            if turn < repetitions or runner.estimate_s < _SHORT_S:
-                runner.estimate_s = min(runner.estimate_s, runner.run())
-    return [runner.estimate_s for runner in runners]
+        for runner, two in zip(runners, best, strict=True):
+            if turn < repetitions or two[0] < _SHORT_S or two[1] > two[0] * _CONFIRMED:
+                two[:] = sorted((*two, runner.run()))[:2]
+    return [two[0] for two in best]
 
 
 def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto]]:
@@ -279,7 +291,7 @@ def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto
 def _burst(estimate_s: float) -> tuple[int, int]:
     """Runs in a row, and how many of them are not counted."""
     runs = min(_BURST_RUNS, math.ceil(_BURST_S / max(estimate_s, 1e-7)))
-    return (runs + 1, 1) if runs > 1 else (1, 0)
+    return (1, 0) if estimate_s > _LONG_S else (runs + 1, 1)
 
 
 def _empty_model() -> onnx.ModelProto:

@@ -101,7 +101,7 @@ def _broken_import(backend: str, error: str) -> str:
 def make_logger(trt: Any, said: list[str]) -> Any:
     """An `ILogger` that keeps warnings and errors in `said` instead of printing them."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -198,7 +198,7 @@ def _add_profile(bench: Workbench, config: Any, shapes: Mapping[str, Profile]) -
     if missing or unknown:
         raise ModelError(
             f"the dynamic inputs of the model are {dynamic}; shapes were given for {sorted(shapes)}. "
-            "Give each of them a shape: --min-shapes, --opt-shapes, --max-shapes, as in `--opt-shapes x:8x3x224x224`."
+            "Give each by --min-shapes, --opt-shapes and --max-shapes, as in `--opt-shapes x:8x3x224x224`."
         )
     if dynamic:
         profile = present(bench.builder.create_optimization_profile(), "create a shape profile", bench.said)

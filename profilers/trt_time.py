@@ -179,7 +179,7 @@ def time_layers(loaded: Loaded, repetitions: int) -> tuple[list[str], list[list[
     trt, context = loaded.trt, loaded.context
     reports: list[tuple[str, float]] = []
 
-    class Profiler(trt.IProfiler):  # type: ignore[misc,name-defined]
+    class Profiler(trt.IProfiler):  # type: ignore[name-defined]
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
 

@@ -55,14 +55,15 @@ class Follow:
         node: name of the node.
         attribute: its attribute, or "".
         operand: its input index, or −1.
-        kind: `count`: entry i becomes the width of `entries[i]`; `index`: entries are positions on `entries[0]`.
+        kind: `count`: entry i becomes the width of `entries[i]`; `index`: entries are positions on `entries`;
+            `share`: the node's output is a mean over `entries`, to be divided by their old sizes.
         entries: dims; None leaves an entry alone.
     """
 
     node: str
     attribute: str
     operand: int
-    kind: Literal["count", "index"]
+    kind: Literal["count", "index", "share"]
     entries: tuple[Dim | None, ...]
 
 

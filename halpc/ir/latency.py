@@ -118,16 +118,24 @@ class Timing:
         samples_ms: float64[runs], in the order measured.
         regime: one sentence on how it was measured (threads, graph, transfers, warm-up).
         rounds: how many interleaved rounds the runs came in, equally many each; 0: every run is a round.
+        busy_ms: float64[runs], processor time of each run where one thread does all the work: its wall time without
+            what other processes took of it. None where that says nothing.
     """
 
     samples_ms: NDArray[np.float64]
     regime: str
     rounds: int = 0
+    busy_ms: NDArray[np.float64] | None = None
 
     @property
     def min_ms(self) -> float:
         """Fastest run."""
         return float(np.min(self.samples_ms))
+
+    @property
+    def undisturbed_ms(self) -> float:
+        """The fastest run as it would be on a quiet machine; what latency models are fitted to."""
+        return self.min_ms if self.busy_ms is None else min(self.min_ms, float(np.min(self.busy_ms)))
 
     @property
     def median_ms(self) -> float:

@@ -5,6 +5,7 @@ JSON lines, the first of which is the header; every other line is one record and
     {"format": "halpc.latency", "version": 1, "device": {"kind": "cpu", …}}
     {"kernel": "9f2c…", "about": "Conv 3x3 …"}                        what a kernel is, once
     {"kernel": "9f2c…", "widths": [64, 64], "ms": 0.123, "runs": 5}   one sample
+    {"structure": "51aa…", "layers": [["Conv_0", "Conv", ["y"], 0.4, ["Conv_0", "Relu_1"]], …]}
     {"network": "51aa…", "widths": {…}, "ms": 3.2, "layers": {…}, "runs": 20}
 
 A process that dies in mid-line costs that line only: readers skip it with a warning, and the next writer
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from halpc.errors import OutputError, TableError
-from halpc.ir.latency import Device
+from halpc.ir.latency import Device, LayerTime
 from halpc.ir.tablefile import append_lines, as_line, header_record, read_header, whole_lines
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class LatencyTable:
     foreign: bool = False
     _about: dict[str, str] = field(default_factory=dict)
     _kernels: dict[str, dict[tuple[int, ...], Sample]] = field(default_factory=dict)
+    _structures: dict[str, tuple[LayerTime, ...]] = field(default_factory=dict)
     _networks: dict[str, dict[tuple[tuple[str, int], ...], NetworkSample]] = field(default_factory=dict)
 
     @classmethod
@@ -128,6 +130,15 @@ class LatencyTable:
     def networks(self, network: str) -> tuple[NetworkSample, ...]:
         """Every whole-network sample of `network`, in the order measured."""
         return tuple(self._networks.get(network, {}).values())
+
+    def structure(self, network: str) -> tuple[LayerTime, ...] | None:
+        """What the runtime executes for `network` at full width; None when it was never profiled."""
+        return self._structures.get(network)
+
+    def append_structure(self, network: str, layers: Iterable[LayerTime]) -> None:
+        """Keep what the runtime executes for a network, on disk before this returns."""
+        rows = [[x.name, x.op, list(x.outputs), _rounded(x.time_ms), list(x.nodes)] for x in layers]
+        self._add([{"structure": network, "layers": rows}])
 
     def kernels(self) -> Mapping[str, str]:
         """Key and description of every kernel that has samples."""
@@ -209,6 +220,9 @@ class LatencyTable:
         ]
         for network in networks:
             self.append_network(network)
+        for key, layers in other._structures.items():
+            if key not in self._structures:
+                self.append_structure(key, layers)
         return len(news) + len(networks)
 
     def save(self, path: Path) -> None:
@@ -234,6 +248,9 @@ class LatencyTable:
             yield {"kernel": key, "about": self._about.get(key, key)}
             for s in samples.values():
                 yield {"kernel": key, "widths": list(s.widths), "ms": s.ms, "runs": s.runs}
+        for network, layers in self._structures.items():
+            rows = [[x.name, x.op, list(x.outputs), x.time_ms, list(x.nodes)] for x in layers]
+            yield {"structure": network, "layers": rows}
         for points in self._networks.values():
             for n in points.values():
                 yield {
@@ -276,6 +293,8 @@ class LatencyTable:
                 )
             known = samples.get(sample.widths)
             samples[sample.widths] = sample if known is None else _faster(known, sample)
+        elif "structure" in record:
+            self._structures[str(record["structure"])] = _structure(record)
         else:
             network = _network(record)
             self._networks.setdefault(network.network, {})[tuple(sorted(network.widths.items()))] = network
@@ -324,6 +343,16 @@ def _sample(record: Mapping[str, object]) -> Sample:
         raise ValueError(f"widths are {widths!r}")
     sizes = tuple(int(_number(w, "a width", least=0)) for w in widths)
     return Sample(sizes, _number(record["ms"], "ms", least=0), int(_number(record["runs"], "runs", least=1)))
+
+
+def _structure(record: Mapping[str, object]) -> tuple[LayerTime, ...]:
+    rows = record["layers"]
+    if not isinstance(rows, list):
+        raise ValueError("layers must be a list")
+    return tuple(
+        LayerTime(str(name), str(op), tuple(map(str, outputs)), _number(ms, "ms", least=0), tuple(map(str, nodes)))
+        for name, op, outputs, ms, nodes in rows
+    )
 
 
 def _network(record: Mapping[str, object]) -> NetworkSample:

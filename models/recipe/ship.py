@@ -14,6 +14,7 @@ import math
 import shutil
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -79,7 +80,7 @@ def parameters(path: Path) -> int:
     return sum(math.prod(tensor.dims) for tensor in onnx.load(path).graph.initializer)
 
 
-def network_rows(out: Path, records: dict[str, dict]) -> str:
+def network_rows(out: Path, records: dict[str, dict[str, Any]]) -> str:
     """The README's table of ONNX files."""
     rows = []
     for file, (name, _) in FILES.items():
@@ -97,7 +98,7 @@ def network_rows(out: Path, records: dict[str, dict]) -> str:
     return "\n".join(rows)
 
 
-def training_rows(records: dict[str, dict]) -> str:
+def training_rows(records: dict[str, dict[str, Any]]) -> str:
     """The README's table of trainings."""
     rows = []
     for name, record in records.items():
@@ -125,7 +126,7 @@ def checksums(out: Path) -> str:
     return "\n".join([*lines, "", sizes])
 
 
-def write_readme(out: Path, records: dict[str, dict]) -> None:
+def write_readme(out: Path, records: dict[str, dict[str, Any]]) -> None:
     """Fills README.template.md."""
     with np.load(GLYPHS) as file:
         is_test, family, debian = file["is_test"], file["family"], str(file["debian"])

@@ -3,7 +3,7 @@
     python -m recipe.train --network resnet18 --device cuda --steps 16000 --minutes 2 --out DIR
 
 writes DIR/NAME.pt (state_dict, float32) and adds the run to DIR/training.json. SGD with Nesterov momentum,
-linear warm-up, cosine decay, label smoothing; bfloat16 on a GPU. `--minutes` caps the time: the learning rate
+linear warm-up, cosine decay, label smoothing; bfloat16 where the device has it. `--minutes` caps the time: the learning rate
 follows whichever of steps and time is further, so that a slow machine ends its schedule with fewer steps.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .images import HARDNESS, Glyphs, Painter
 from .networks import NETWORKS
 
-VALIDATION = 4000
+VALIDATION = 1000
 TEST_SEED, VALIDATION_SEED = 4000, 5000
 
 
@@ -61,7 +61,8 @@ def train(recipe: Recipe, device: torch.device) -> tuple[nn.Module, dict[str, ob
     painter = Painter(Glyphs.load(test=False, device=device), recipe.seed, recipe.hardness)
     batches = painter.stream(recipe.batch)
     held = evaluation_sets(device, recipe.hardness)
-    start, step, progress, points = time.monotonic(), 0, 0.0, []
+    points: list[dict[str, float]] = []
+    start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1:
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * schedule(progress, recipe.warmup)
@@ -74,7 +75,7 @@ def train(recipe: Recipe, device: torch.device) -> tuple[nn.Module, dict[str, ob
         step += 1
         minutes = (time.monotonic() - start) / 60
         progress = max(step / recipe.steps, minutes / recipe.minutes)
-        if progress >= (len(points) + 1) / 10 or progress >= 1:
+        if progress >= (len(points) + 1) / 5 or progress >= 1:
             points.append({"step": step, "minutes": round(minutes, 2), "loss": round(error.item(), 4)})
             points[-1] |= {name: round(accuracy(network, *data), 4) for name, data in held.items()}
             print(recipe.network, points[-1], flush=True)
@@ -98,8 +99,9 @@ def schedule(progress: float, warmup: float) -> float:
 
 
 def precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where a GPU has it, float32 elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """bfloat16 where the device multiplies it natively, float32 elsewhere."""
+    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16) if native else nullcontext()
 
 
 def evaluation_sets(device: torch.device, hardness: float) -> dict[str, tuple[Tensor, Tensor]]:

@@ -75,8 +75,11 @@ def deform_conv(op: Op) -> Facts:
         g = Leaf("offset groups", moved)
         yield Equal(x.axis(1), Product((g, Leaf("inputs per offset", x.shape[1] // moved))))
         yield Pin(g, "each group of channels has its own offsets")
-    for axis in (*offset.axes, *(mask.axes if mask is not None else ())):
-        yield Pin(axis, "it displaces the kernel")
+    for operand in (offset, mask):
+        if operand is not None:
+            yield Equal(x.axis(0), operand.axis(0))
+            for axis in operand.axes[1:]:
+                yield Pin(axis, "it displaces the kernel")
 
 
 @rule("ConvTranspose")

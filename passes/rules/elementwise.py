@@ -6,7 +6,6 @@ point where the function is not finite, and, for two operands, whether one zero 
 
 from __future__ import annotations
 
-
 from passes.rules.language import Axis, Equal, Facts, Op, Operand, Pin, Zero, rule, same
 
 # f(0) = 0
@@ -70,7 +69,7 @@ def moves_zero(op: Op) -> Facts:
 def pole_at_zero(op: Op) -> Facts:
     """y = f(x), not finite at 0: removing a channel is no longer the same as zeroing it."""
     yield from same(op.x(), op.y(), zero=False)
-    for axis in op.y().axes:
+    for axis in op.y().axes if op.x().sign != "positive" else ():
         yield Pin(axis, f"{op.type} is not finite at zero")
 
 
@@ -130,7 +129,7 @@ def div(op: Op) -> Facts:
     for y, along, _ in _columns(op, [a, b]):
         for x in along:
             yield Equal(x, y)
-        if any(x.tensor == b.name for x in along):
+        if b.sign != "positive" and any(x.tensor == b.name for x in along):
             yield Pin(y, "it is divided entry by entry along this axis")
         yield Zero(y, tuple(x for x in along if x.tensor == a.name), any=True)
 
@@ -139,13 +138,16 @@ def div(op: Op) -> Facts:
 def power(op: Op) -> Facts:
     """Broadcast; 0 to a positive constant is 0, to a negative one a pole."""
     base, exponent = op.x(0), op.x(1)
-    constant = None if exponent.value is None else float(exponent.value.reshape(-1)[0])
+    single = exponent.value is not None and exponent.value.size == 1
+    constant = float(exponent.value.reshape(-1)[0]) if single and exponent.value is not None else None
     for y, along, _ in _columns(op, [base, exponent]):
         for x in along:
             yield Equal(x, y)
         if constant is not None and constant > 0:
             yield Zero(y, tuple(x for x in along if x.tensor == base.name), any=True)
-        elif constant is not None and constant < 0 or any(x.tensor == exponent.name for x in along):
+        elif base.sign == "positive" and constant is not None:
+            continue
+        elif (constant is not None and constant < 0) or any(x.tensor == exponent.name for x in along):
             yield Pin(y, "a power that may not be finite at zero")
 
 

@@ -57,7 +57,8 @@ def gather(op: Op) -> Facts:
     else:
         yield Equal(source, picked[0])
         yield Equal(y.axis(at), picked[1])
-        yield Zero(y.axis(at), (source,))
+        if len(set(positions)) == len(positions):
+            yield Zero(y.axis(at), (source,))
         yield Index(Input(1), (source,))
 
 
@@ -69,14 +70,28 @@ def _around(before: int, middle: Dim, size: int) -> Dim:
 def picture(positions: list[int], size: int) -> tuple[Dim, Dim] | None:
     """An axis of `size` entries, and what is picked from it, as expressions over the same leaves.
 
-    A transposed fold (channel shuffle) is a product either way; anything else is a sum of runs:
+    A transposed fold (channel shuffle) and repetitions are products; anything else is a sum of runs:
 
         [0 2 4 1 3 5]   3·2 and 2·3
+        [1 1 2 2]       1 + a + rest and a·2
         [4 5 0 1]       a + gap + b and b + a
 
     None where the runs are too short to leave any freedom.
     """
-    return _transposed(positions, size) or _runs(positions, size)
+    return _transposed(positions, size) or _repeated(positions, size) or _runs(positions, size)
+
+
+def _repeated(positions: list[int], size: int) -> tuple[Dim, Dim] | None:
+    picked = np.arange(min(positions), max(positions) + 1)
+    times, rest = divmod(len(positions), len(picked))
+    if rest or times < 2:
+        return None
+    middle, repeats = Leaf("picked", len(picked)), Leaf("repeats", times)
+    if np.array_equal(np.repeat(picked, times), positions):
+        return _around(int(picked[0]), middle, size), Product((middle, repeats))
+    if np.array_equal(np.tile(picked, times), positions):
+        return _around(int(picked[0]), middle, size), Product((repeats, middle))
+    return None
 
 
 def _transposed(positions: list[int], size: int) -> tuple[Dim, Dim] | None:

@@ -11,6 +11,8 @@ graph. Facts:
                            zero in at least one of them
     Count(place, entries)  this attribute or integer operand counts axes and must follow them
     Index(place, axes)     this integer operand holds positions on `axes` and must follow them
+    Mean(axes, reason)     y is a mean over these axes: exact if what is removed is zero and y is still divided by
+                           the old count
     Renormalise(a, reason) the result depends on how many entries `a` has: pinned, unless the user allows
                            an approximate model
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +31,12 @@ from numpy.typing import NDArray
 from halpc.ir.dims import Dim, Leaf, Product, Sum
 
 __all__ = [
-    "Attribute", "Axis", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf", "Op",
-    "Operand", "Pin", "Place", "Product", "Renormalise", "Sum", "Zero", "rule", "rule_for", "same",
+    "Attribute", "Axis", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf",
+    "Mean", "Op",    "Operand", "Pin", "Place", "Product", "Renormalise", "Sign", "Sum", "Zero", "rule", "rule_for", "same",
 ]  # fmt: skip
+
+
+Sign: TypeAlias = Literal["unknown", "not negative", "positive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Operand:
         computed: a constant of the twin that the model computes from its dynamic axes.
         varying: which of its entries (flat) vary with them.
         adding: which of these vary otherwise than by whole factors.
+        sign: of all of its entries, whatever the weights.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Operand:
     computed: bool = False
     varying: frozenset[int] = frozenset()
     adding: frozenset[int] = frozenset()
+    sign: Sign = "unknown"
 
     @property
     def rank(self) -> int:
@@ -78,7 +85,8 @@ class Operand:
 
     def axis(self, index: int) -> Axis:
         """One axis; negative indices count from the last."""
-        return self.axes[index]
+        i = range(len(self.shape))[index]
+        return Axis(f"{self.name}:{i}", self.shape[i], self.name, i)
 
     def ints(self) -> list[int] | None:
         """A constant's entries as a flat list of integers, or None where it is not constant."""
@@ -208,7 +216,15 @@ class Index:
     axes: tuple[Dim, ...]
 
 
-Fact: TypeAlias = Equal | Pin | Renormalise | Zero | Contract | Count | Index
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Output 0 is a mean over `axes`: slim multiplies it by the share that is kept."""
+
+    axes: tuple[Axis, ...]
+    reason: str
+
+
+Fact: TypeAlias = Equal | Pin | Renormalise | Zero | Contract | Count | Index | Mean
 Facts: TypeAlias = Iterator[Fact]
 Rule: TypeAlias = Callable[[Op], Facts]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from passes.rules.language import (
     Attribute,
     Axis,
+    Contract,
     Count,
     Equal,
     Facts,
@@ -33,7 +34,7 @@ def batch_normalization(op: Op) -> Facts:
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
     x, y = op.x(0), op.y()
-    yield from same(x, y, skip=(1,))
+    yield from same(x, y, skip=(1,), zero=False)
     parameters = [op.x(i) for i in range(1, 5)]
     for operand in (x, *op.outputs):
         if operand is not None and operand.rank == x.rank:
@@ -63,7 +64,7 @@ def instance_normalization(op: Op) -> Facts:
 
 @rule("GroupNormalization")
 def group_normalization(op: Op) -> Facts:
-    """x.C = G·K: whole groups may go, K is a statistic. Scale and bias are per group before opset 21.
+    """x.C = G·K: whole groups may go, K is a statistic (onnx itself withdrew the operator before opset 21).
 
     Source: https://onnx.ai/onnx/operators/onnx__GroupNormalization.html
     """
@@ -75,9 +76,8 @@ def group_normalization(op: Op) -> Facts:
     yield Equal(y.axis(1), Product((g, k)))
     yield Renormalise(k, STATISTIC)
     for parameter in (scale, bias):
-        yield Equal(parameter.axis(0), g if op.opset < 21 else x.axis(1))
-    if op.opset >= 21:
-        yield Zero(y.axis(1), (scale.axis(0), bias.axis(0)))
+        yield Equal(parameter.axis(0), x.axis(1))
+    yield Zero(y.axis(1), (scale.axis(0), bias.axis(0)))
     for axis in (*x.axes[2:], *y.axes[2:]):
         yield Pin(axis, STATISTIC)
     yield Count(Attribute("num_groups"), (g,))
@@ -92,7 +92,7 @@ def layer_normalization(op: Op) -> Facts:
     yield from layer_norm(op, op.y(), _scales(op, 1, 2), op.outputs[1:], alone=op.maybe(2) is None)
 
 
-@rule("RMSNormalization", "SimplifiedLayerNormalization")
+@rule("RMSNormalization")
 def rms_normalization(op: Op) -> Facts:
     """As LayerNormalization, without mean and bias.
 
@@ -160,3 +160,24 @@ def _trailing(small: Operand, x: Operand) -> list[tuple[Axis, Axis]]:
     """Axes of a broadcast operand with the axes of x that they run along."""
     pairs = zip(reversed(small.axes), reversed(x.axes), strict=False)
     return [(a, b) for a, b in pairs if a.size == b.size and a.size != 1]
+
+
+@rule("LpNormalization")
+def lp_normalization(op: Op) -> Facts:
+    """A norm does not change when zeros leave it. A vector of zeros is 0/0, which onnx defines as 0.
+
+    Source: https://onnx.ai/onnx/operators/onnx__LpNormalization.html
+    """
+    x = op.x()
+    yield from same(x, op.y())
+    yield Contract((x.axis(int(op.attr("axis", -1))),), "a norm is taken over it")
+
+
+@rule("LRN")
+def local_response_normalization(op: Op) -> Facts:
+    """Neighbouring channels normalise each other: they stay.
+
+    Source: https://onnx.ai/onnx/operators/onnx__LRN.html
+    """
+    yield from same(op.x(), op.y())
+    yield Pin(op.x().axis(1), "neighbouring channels normalise each other")

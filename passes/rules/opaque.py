@@ -23,6 +23,7 @@ REASONS = {
     "it holds no numbers": (
         "StringConcat", "StringNormalizer", "StringSplit", "RegexFullMatch", "ImageDecoder",
     ),
+    "it is divided by its deviation, which is not finite where all is zero": ("MeanVarianceNormalization",),
     "its value is a constant": ("Constant",),
 }  # fmt: skip
 

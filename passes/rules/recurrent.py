@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from passes.rules.language import Contract, Equal, Facts, Op, Pin, rule, same
+from passes.rules.language import Contract, Facts, Op, Pin, rule, same
 
 HIDDEN = "a recurrence feeds its hidden state back"
 
@@ -28,7 +28,7 @@ def reverse_sequence(op: Op) -> Facts:
     """
     x, y = op.x(0), op.y()
     yield from same(x, y)
-    for axis in (int(op.attr("time_axis", 0)), int(op.attr("batch_axis", 1))):
-        yield Pin(x.axis(axis), "sequences are reversed along it")
+    for name, usual in (("time_axis", 0), ("batch_axis", 1)):
+        yield Pin(x.axis(int(op.attr(name, usual))), "sequences are reversed along it")
     for axis in op.x(1).axes:
         yield Pin(axis, "it counts the steps of each sequence")

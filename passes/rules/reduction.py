@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from passes.rules.language import Contract, Equal, Facts, Op, Pin, Renormalise, Zero, rule, same
+from passes.rules.language import Contract, Equal, Facts, Mean, Op, Pin, Zero, rule, same
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
-OTHERS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
+OTHERS = ("ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp")
 
 
 def _reduced(op: Op) -> list[int] | None:
@@ -45,19 +45,27 @@ def sums(op: Op) -> Facts:
         yield Contract((op.x().axis(i),), f"{op.type} adds it up")
 
 
+@rule("ReduceMean")
+def mean(op: Op) -> Facts:
+    """A mean is a sum over a count: entries that are zero may go while the old count still divides.
+
+    Source: https://onnx.ai/onnx/operators/onnx__ReduceMean.html
+    """
+    reduced = _reduced(op)
+    if reduced is not None:
+        yield from _kept(op, reduced)
+        yield Mean(tuple(op.x().axis(i) for i in reduced), "a mean is taken over it")
+
+
 @rule(*OTHERS)
 def others(op: Op) -> Facts:
-    """A mean depends on the count, an extremum on a zero: the axis stays (the mean may be freed by option)."""
+    """An extremum depends on a zero, a product too: the axis stays."""
     reduced = _reduced(op)
     if reduced is None:
         return
     yield from _kept(op, reduced)
     for i in reduced:
-        axis = op.x().axis(i)
-        if op.type == "ReduceMean":
-            yield Renormalise(axis, "a mean is taken over it")
-        else:
-            yield Pin(axis, f"{op.type} looks along it")
+        yield Pin(op.x().axis(i), f"{op.type} looks along it")
 
 
 @rule("CumSum")

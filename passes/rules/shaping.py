@@ -63,12 +63,14 @@ def reshape(op: Op) -> Facts:
     if target is None:
         yield Count(place, y.axes)
     else:
-        yield Count(place, tuple(None if _implied(t, x, y, i) else axis for i, (t, axis) in enumerate(zip(target, y.axes))))
+        yield Count(
+            place, tuple(None if _implied(t, x, y, i) else axis for i, (t, axis) in enumerate(zip(target, y.axes)))
+        )
 
 
 def _implied(entry: int, x: Operand, y: Operand, i: int) -> bool:
     """Whether an entry of a Reshape's target counts by itself: -1, or 0 where that copies the very same axis."""
-    return entry == -1 or entry == 0 and math.prod(x.shape[:i]) == math.prod(y.shape[:i])
+    return entry == -1 or (entry == 0 and math.prod(x.shape[:i]) == math.prod(y.shape[:i]))
 
 
 @rule("Flatten")
@@ -229,8 +231,12 @@ def slice_(op: Op) -> Facts:
     for k, (i, start, end, step) in enumerate(zip(sliced, starts, ends, steps, strict=True)):
         size = x.shape[i]
         lo, hi = (min(max(v + size if v < 0 else v, 0), size) for v in (start, end))
-        known = not op.varies(1, k) and not op.varies(2, k)
-        if step == 1 and hi - lo == y.shape[i] and hi > lo and known:
+        known = not any(_moves(op, bound, k) for bound in (1, 2))
+        if step > 1 and start >= 0 and known and size % step == 0 and y.shape[i] == size // step:
+            yield from _strided(x.axis(i), y.axis(i), step)
+            begin.append(None)
+            finish.append(None)
+        elif step == 1 and hi - lo == y.shape[i] and hi > lo and known:
             before = Leaf(f"before {i}", lo)
             yield Equal(x.axis(i), Sum((before, y.axis(i), Leaf(f"after {i}", size - hi))))
             yield Zero(y.axis(i), (x.axis(i),))
@@ -243,6 +249,20 @@ def slice_(op: Op) -> Facts:
             finish.append(None)
     yield Count(Attribute("starts") if "starts" in op.attributes else Input(1), tuple(begin))
     yield Count(Attribute("ends") if "ends" in op.attributes else Input(2), tuple(finish))
+
+
+def _moves(op: Op, operand: int, entry: int) -> bool:
+    """Whether a bound is computed such that it cannot be rewritten: it varies, or counts from the end."""
+    bounds = op.maybe(operand)
+    return bounds is not None and bounds.computed and (op.varies(operand, entry) or (bounds.ints() or [0])[entry] < 0)
+
+
+def _strided(x: Axis, y: Axis, step: int) -> Facts:
+    """Every step-th of x: x = y · step."""
+    phases = Leaf(f"phases {x.index}", step)
+    yield Equal(x, Product((y, phases)))
+    yield Pin(phases, "it is sliced with a step")
+    yield Zero(y, (x,))
 
 
 def _opaque_slice(op: Op, x: Operand, y: Operand) -> Facts:
@@ -271,17 +291,22 @@ def pad(op: Op) -> Facts:
     fill = op.attr("value", 0.0) if value is None else _scalar(value)
     constant = op.attr("mode", "constant") == "constant"
     zero = constant and fill == 0
-    untouched = [i for i in range(x.rank) if i not in axes or pads[axes.index(i)] == pads[axes.index(i) + len(axes)] == 0]
+    untouched = [
+        i for i in range(x.rank) if i not in axes or pads[axes.index(i)] == pads[axes.index(i) + len(axes)] == 0
+    ]
     yield from same(x, y, skip=[i for i in range(x.rank) if i not in untouched], zero=zero or not constant)
     counts: list[Dim | None] = [None] * (2 * len(axes))
     for k, i in enumerate(axes):
         if i in untouched:
             continue
-        if not zero or min(pads[k], pads[k + len(axes)]) < 0:
+        if not constant or min(pads[k], pads[k + len(axes)]) < 0 or op.varies(1, k) or op.varies(1, k + len(axes)):
             yield Pin(x.axis(i), "it is padded")
             yield Pin(y.axis(i), "it is padded")
             continue
         before, after = Leaf(f"before {i}", pads[k]), Leaf(f"after {i}", pads[k + len(axes)])
+        if not zero:
+            yield Pin(before, "it pads with a number")
+            yield Pin(after, "it pads with a number")
         yield Equal(y.axis(i), Sum((before, x.axis(i), after)))
         yield Zero(y.axis(i), (x.axis(i),))
         counts[k], counts[k + len(axes)] = before, after

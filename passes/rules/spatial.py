@@ -18,7 +18,7 @@ def resize(op: Op) -> Facts:
     axes = [a % x.rank for a in op.attr("axes", range(x.rank))]
     scales = _scales(op)
     for i in range(x.rank):
-        passes = i not in axes or not crop and (scales is None or scales[axes.index(i)] == 1)
+        passes = i not in axes or (not crop and (scales is None or scales[axes.index(i)] == 1))
         if passes and x.shape[i] == y.shape[i]:
             yield Equal(x.axis(i), y.axis(i))
             yield Zero(y.axis(i), (x.axis(i),))
@@ -135,5 +135,3 @@ def det(op: Op) -> Facts:
         yield Zero(b, (a,))
     for axis in x.axes[-2:]:
         yield Pin(axis, "a determinant is taken over it")
-
-

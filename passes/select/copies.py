@@ -39,9 +39,17 @@ class Split:
 
 
 def split_to_fit(
-    sizes: Sequence[int], scopes: Sequence[Scope], links: Sequence[Link], *, joint: int, work: int, memory: int
+    sizes: Sequence[int],
+    scopes: Sequence[Scope],
+    links: Sequence[Link],
+    *,
+    joint: int,
+    work: int,
+    memory: int,
 ) -> tuple[Split, Plan]:
     """Split variables until no joint table exceeds `joint` entries and a plan fits `work` and `memory`.
+
+    Where nothing is left to split, `work` may be exceeded, `memory` never.
 
     Raises:
         TooLargeError: some table alone is too large.
@@ -55,8 +63,10 @@ def split_to_fit(
             return found, order
         if large is None:
             joint //= 4
-        elif not _divide(found, order, large, now, joint):
+        if joint < 1 or (large is not None and not _divide(found, order, large, now, joint)):
             break
+    if order.memory <= memory:
+        return found, order  # no finer split: slower than asked for, yet within memory
     raise TooLargeError("tables stay too large after splitting")
 
 

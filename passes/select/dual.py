@@ -23,7 +23,6 @@ from scipy.optimize import linprog
 from halpc.ir.problem import Problem, Widths
 from passes.select.factors import Floats, Ints
 
-
 ROUNDS = 80  # prices tried at most for one resource; twice that for several
 TOLERANCE = 1e-12
 
@@ -165,7 +164,7 @@ class Dual:
         least = np.array([min(v.plane_costs[r] for v in self.visits) for r in self.active])
         span = free - least
         varies = span > 1e-12 * np.maximum(np.abs(free), 1e-280)
-        return np.divide(100.0 * value, span, out=np.zeros_like(span), where=varies)
+        return np.asarray(np.divide(100.0 * value, span, out=np.zeros_like(span), where=varies), dtype=np.float64)
 
     def _lowest(self, box: Floats) -> tuple[Floats, float]:
         """Lowest point of the known planes: prices float64[resources] and h there."""

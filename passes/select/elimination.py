@@ -73,7 +73,7 @@ class _Planner:
 
     def __init__(self, sizes: Sequence[int], scopes: Sequence[Scope], links: Sequence[Link], by_fill: bool):
         self.sizes, self.by_fill = sizes, by_fill
-        self.links = {number: link for number, link in enumerate(links)}
+        self.links = dict(enumerate(links))
         self.scopes: list[Scope] = [*((v,) for v in range(len(sizes))), *scopes]
         self.alive: dict[int, Scope] = dict(enumerate(self.scopes))
         self.graph: Any = nx.Graph()
@@ -171,8 +171,7 @@ def _ascending(link: Link) -> Scope:
 
 def _dense(link: Link, sizes: Sequence[int]) -> Floats:
     """A link as a table of 0 where it holds and −inf elsewhere, axes ascending."""
-    left, right, total = (sizes[v] for v in link.scope)
-    holds = link.index[:, :, None] == np.arange(total)
+    holds = link.index[:, :, None] == np.arange(sizes[link.total])
     table = np.where(holds, 0.0, -np.inf)
     return np.ascontiguousarray(table.transpose(np.argsort(link.scope)))
 
@@ -242,7 +241,11 @@ def _substitute(
 
 
 def _backtrack(
-    order: Plan, held: Sequence[Floats], links: Sequence[Link], sizes: Sequence[int], tied: Sequence[Ints | None]
+    order: Plan,
+    held: Sequence[Floats],
+    links: Sequence[Link],
+    sizes: Sequence[int],
+    tied: Sequence[Ints | None],
 ) -> Ints:
     position = np.zeros(len(sizes), dtype=np.int64)
     for bucket, where in zip(reversed(order.buckets), reversed(tied), strict=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -134,7 +134,7 @@ class Sketch:
         return sum(math.prod(len(self.widths[v]) for v in scope) for _, scope in scopes)
 
 
-class _Aliased(Exception):
+class _AliasedError(Exception):
     """An axis uses one variable on both sides of an operator; it has to stay over its leaves."""
 
 
@@ -194,7 +194,7 @@ class Encoder:
     def _link(self, operator: Operator, left: Term, right: Term) -> Term:
         """The variable `left ∘ right`, made once per pair of terms."""
         if left.variable is None or right.variable is None or left.variable == right.variable:
-            raise _Aliased
+            raise _AliasedError
         key = (operator, left, right)
         if key not in self.known:
             index, totals = _combine(operator, self._values(left), self._values(right), self.room)
@@ -261,7 +261,7 @@ def _entry(encoder: Encoder, resource: int, charge: Charge, compound: int) -> En
 def _variable_term(encoder: Encoder, axis: Dim) -> Term | None:
     try:
         return encoder.term(axis)
-    except _Aliased:
+    except _AliasedError:
         return None
 
 
@@ -321,24 +321,10 @@ def table_of(scope: tuple[int, ...], costs: dict[int, Floats]) -> Table:
     return Table(scope, costs, forbidden)
 
 
-def _magnitude(
-    values: Sequence[Floats], tables: Iterable[Table], constants: Floats, limits: Floats
-) -> Floats:
+def _magnitude(values: Sequence[Floats], tables: Sequence[Table], constants: Floats, limits: Floats) -> Floats:
     finite = np.where(np.isfinite(limits), np.abs(limits), 0.0)
     magnitude = np.concatenate([[sum(float(np.abs(v).max()) for v in values)], np.abs(constants) + finite])
     for table in tables:
         for resource, cost in table.costs.items():
             magnitude[1 + resource] += float(np.abs(cost).max(initial=0.0))
     return magnitude
-
-
-def magnitudes(drawn: Sketch) -> tuple[Floats, Floats]:
-    """Constants and magnitude of a model whose tables are too large to hold together."""
-    resources = drawn.problem.resources
-    constants = np.array([resource.fixed for resource in resources], dtype=np.float64)
-    for entry in drawn.entries:
-        if not entry.scope:
-            constants[entry.resource] += float(evaluate(drawn, entry))
-    limits = np.array([resource.limit for resource in resources], dtype=np.float64)
-    tables = (table_of(e.scope, {e.resource: evaluate(drawn, e)}) for e in drawn.entries if e.scope)
-    return constants, _magnitude([choice.value for choice in drawn.problem.choices], tables, constants, limits)

@@ -20,6 +20,7 @@ from passes.select.dual import Visit, widths_at
 from passes.select.factors import Floats, Ints
 from passes.select.ledger import Ledger, Move
 
+REFUSED = 50  # moves in a row that looked as if they fitted and did not
 PAIRED = 1024  # options that may be paired with each other in one round
 NEAR = 256  # options per group that a pair of neighbours is looked through for
 
@@ -27,14 +28,15 @@ NEAR = 256  # options per group that a pair of neighbours is looked through for
 def fill(problem: Problem, start: Ints, prices: Floats, *, bound: float, deadline: float) -> Visit:
     """The best choice that moves of one or two groups lead to from `start`, feasible if any move makes it so."""
     ledger = Ledger(problem, start)
-    while time.monotonic() < deadline:
+    refused = 0
+    while refused < REFUSED and time.monotonic() < deadline:
         if np.all(ledger.spare() >= 0) and ledger.at.value >= bound:
             break
         move = _single(ledger) or _additive_pair(ledger, prices) or _adjacent_pair(ledger, prices, deadline)
         if move is None and not _nearer(ledger):
             break
         if move is not None:
-            ledger.make(move)
+            refused = 0 if ledger.make(move) else refused + 1
     return ledger.at
 
 

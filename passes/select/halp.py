@@ -62,11 +62,10 @@ def halp(problem: Problem, *, steps: int = 1, start: Widths | None = None) -> Se
     started = time.perf_counter()
     resource = only_resource(problem, "halp")
     widths = start_widths(problem, start)
-    least = cheapest(problem)
     for target in schedule(resource.spent(widths), resource.limit, steps):
         widths = _reach(problem, resource, widths, target)
     if not problem.feasible(widths):
-        widths = least
+        widths = cheapest(problem)
     return selection(problem, widths, solver="halp", started=started)
 
 

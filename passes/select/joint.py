@@ -21,7 +21,7 @@ from halpc.ir.dims import leaves
 from halpc.ir.problem import Problem, Resource, Selection, Widths
 from passes.select.dual import Dual, Visit, hull, visited, widths_at
 from passes.select.elimination import Eliminator, Plan, plan
-from passes.select.entangled import relaxed
+from passes.select.entangled import cheapest_met, relaxed, unbounded
 from passes.select.factors import Floats, Ints, Sketch, TooLargeError, sketch, tabulate
 from passes.select.fill import fill
 from passes.select.outcome import selection
@@ -64,9 +64,7 @@ def joint(problem: Problem, limits: Limits | None = None) -> Selection:
     return _certified(problem, best, dual.bound, dual.prices, EXACT, started)
 
 
-def _certified(
-    problem: Problem, best: Visit, bound: float, prices: Floats, means: str, started: float
-) -> Selection:
+def _certified(problem: Problem, best: Visit, bound: float, prices: Floats, means: str, started: float) -> Selection:
     named = {r.name: float(p) for r, p in zip(problem.resources, prices, strict=True)}
     return selection(
         problem, widths_at(problem, best.position), solver="joint", started=started,
@@ -77,7 +75,10 @@ def _certified(
 def _joint_relaxed(problem: Problem, limits: Limits, started: float) -> Selection:
     """The answer where exact tables are too large."""
     deadline = time.monotonic() + limits.seconds
-    state = relaxed(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+    try:
+        state = relaxed(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+    except TooLargeError:
+        state = unbounded(problem, entries=limits.entries, work=limits.work, deadline=deadline)
     for resource, floor in zip(problem.resources, state.floors, strict=True):
         if floor > resource.limit:
             raise _below_floor(resource, floor, "at least ")
@@ -105,6 +106,14 @@ def cheapest(problem: Problem, limits: Limits | None = None) -> dict[str, int]:
 
 
 def _cheapest_relaxed(problem: Problem, limits: Limits) -> Widths:
+    """The cheapest met by the relaxation; where that does not fit, what `joint` finds."""
+    deadline = time.monotonic() + limits.seconds
+    try:
+        least = cheapest_met(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+    except TooLargeError:
+        least = visited(problem, np.zeros(len(problem.choices), dtype=np.int64))
+    if np.all(least.costs <= [resource.limit for resource in problem.resources]):
+        return widths_at(problem, least.position)
     return _joint_relaxed(problem, limits, time.perf_counter()).widths
 
 

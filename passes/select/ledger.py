@@ -18,6 +18,8 @@ from halpc.ir.problem import Charge, Problem
 from passes.select.dual import visited, widths_at
 from passes.select.factors import Floats, Ints
 
+NARROW = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -53,7 +55,8 @@ class Ledger:
         costs: float64[resources, options], change of cost (inf where forbidden).
         group: int64[options], which group an option belongs to.
         start: int64[groups + 1], where each group's options lie.
-        shared: per group, per neighbour, the charges that hold both.
+        shared: per group, per neighbour, the charges that hold both and at most NARROW groups. What wider
+            ones (fed by a concat) add to a pair beyond the sum is left to the check before a move is made.
     """
 
     def __init__(self, problem: Problem, position: Ints) -> None:
@@ -63,9 +66,7 @@ class Ledger:
         self.group = np.repeat(np.arange(len(problem.choices)), np.diff(self.start))
         self.widths = np.concatenate([np.zeros(0, dtype=np.int64), *(c.widths for c in problem.choices)])
         self.values = np.concatenate([np.zeros(0), *(c.value for c in problem.choices)])
-        self.lines = [
-            self._line(number, charge) for number, r in enumerate(problem.resources) for charge in r.charges
-        ]
+        self.lines = [self._line(number, charge) for number, r in enumerate(problem.resources) for charge in r.charges]
         self.shared = _shared(self.lines, len(problem.choices))
         self.banned: set[tuple[tuple[int, int], ...]] = set()
         self.at = visited(problem, position)
@@ -164,7 +165,7 @@ def _plain_sum(axis: Dim, place: Mapping[str, int]) -> Counter[int] | None:
 def _shared(lines: list[Line], groups: int) -> list[dict[int, list[tuple[int, Charge]]]]:
     shared: list[dict[int, list[tuple[int, Charge]]]] = [{} for _ in range(groups)]
     for line in lines:
-        for g in line.groups:
+        for g in line.groups if len(line.groups) <= NARROW else ():
             for h in line.groups:
                 if h != g:
                     shared[g].setdefault(h, []).append((line.resource, line.charge))

@@ -9,6 +9,7 @@ import numpy as np
 
 from halpc.ir.dims import leaves
 from halpc.ir.problem import Charge, Choice, Problem, Selection, Step, Widths
+from passes.select.factors import Ints
 
 BY_NONE = "this solver proves nothing about better choices"
 
@@ -53,7 +54,7 @@ def _step(problem: Problem, choice: Choice, widths: Widths, touching: list[tuple
     if here + 1 == len(choice.widths):
         return Step(choice.name, widths[choice.name], None, 0.0, {})
     cost = {resource.name: 0.0 for resource in problem.resources}
-    both = {**widths, choice.name: choice.widths[here : here + 2]}
+    both: dict[str, int | Ints] = {**widths, choice.name: choice.widths[here : here + 2]}
     for name, charge in touching:
         line = np.broadcast_to(charge.at(both), (2,))
         cost[name] += float(line[1] - line[0])

@@ -17,7 +17,7 @@ were chosen is the linearised iteration of the papers, with a bound.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from passes.select.copies import Split
 from passes.select.dual import Answer
 from passes.select.elimination import Plan, maximise, reward
-from passes.select.factors import Floats, Ints, Model, Sketch, Table, evaluate, table_of
+from passes.select.factors import Floats, Ints, Model, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,6 @@ class Blocks:
     def sizes(self) -> tuple[int, ...]:
         """Blocks per variable."""
         return tuple(len(s) for s in self.starts)
-
-
-def fine_tables(drawn: Sketch, model: Model | None) -> Iterator[Table]:
-    """Every table at full width; computed one at a time where all together are too large."""
-    if model is not None:
-        yield from model.tables
-        return
-    for entry in drawn.entries:
-        if entry.scope:
-            yield table_of(entry.scope, {entry.resource: evaluate(drawn, entry)})
 
 
 def geometric(size: int, centre: int, ratio: float, single: bool) -> Ints:
@@ -82,18 +72,15 @@ class Coarse:
         urges: per copy float64[n_v], multiplier that its owner pays and it receives.
     """
 
-    def __init__(
-        self, drawn: Sketch, values: Sequence[Floats], tables: Iterator[Table],
-        split: Split, order: Plan, origin: Ints, blocks: Blocks, constants: Floats,
-    ) -> None:  # fmt: skip
-        self.drawn, self.values, self.split, self.order, self.blocks = drawn, values, split, order, blocks
-        self.constants = constants
-        self.lines = [np.zeros((len(constants), n)) for n in drawn.sizes]
-        self.base = np.zeros(len(constants))
+    def __init__(self, model: Model, split: Split, order: Plan, origin: Ints, blocks: Blocks) -> None:
+        self.values, self.constants, sizes = model.values, model.constants, model.sizes
+        self.split, self.order, self.blocks = split, order, blocks
+        self.lines = [np.zeros((len(self.constants), n)) for n in sizes]
+        self.base = np.zeros(len(self.constants))
         self.reduced = [
-            self._reduce(table, scope, origin) for table, scope in zip(tables, split.scopes, strict=True)
+            self._reduce(table, scope, origin) for table, scope in zip(model.tables, split.scopes, strict=True)
         ]
-        self.urges = {v: np.zeros(drawn.sizes[o]) for v, o in enumerate(split.owner) if v != o}
+        self.urges = {v: np.zeros(sizes[o]) for v, o in enumerate(split.owner) if v != o}
         self.at: Ints = origin
 
     def _reduce(self, table: Table, scope: Sequence[int], origin: Ints) -> Table:
@@ -166,9 +153,7 @@ class Coarse:
             urge += np.cumsum(slope)
 
 
-def _by_block(
-    reduce: np.ufunc, array: Floats, scope: Sequence[int], blocks: Blocks
-) -> Floats:
+def _by_block(reduce: np.ufunc, array: Floats, scope: Sequence[int], blocks: Blocks) -> Floats:
     for axis, v in enumerate(scope):
         if len(blocks.starts[v]) < array.shape[axis]:
             array = reduce.reduceat(array, blocks.starts[v], axis=axis)

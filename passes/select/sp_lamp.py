@@ -66,17 +66,18 @@ def sp_lamp(problem: Problem, *, start: Widths | None = None) -> Selection:
 
 def _settled(problem: Problem, resource: Resource, widths: dict[str, int]) -> dict[str, int]:
     """Solve, and solve again at the result, while that keeps more and fits."""
-    best = widths if problem.feasible(widths) else cheapest(problem)
+    best = widths if problem.feasible(widths) else solve(problem, resource, widths, resource.limit)
+    if not problem.feasible(best):
+        best = cheapest(problem)
     score, aim = _score(problem, best), resource.limit
     for _ in range(ROUNDS):
-        found = solve(problem, resource, widths, aim)
+        found = solve(problem, resource, best, aim)
         if problem.feasible(found) and _score(problem, found) > score:
             best, score, aim = found, _score(problem, found), resource.limit
-        else:
-            aim = 0.5 * (aim + resource.spent(best))
-            if aim - resource.spent(best) <= 1e-4 * abs(resource.limit):
-                break
-        widths = best
+            continue
+        aim = 0.5 * (aim + resource.spent(best))
+        if aim - resource.spent(best) <= 1e-4 * abs(resource.limit):
+            break
     return best
 
 

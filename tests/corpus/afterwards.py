@@ -55,7 +55,9 @@ def _dynamic(path: Path, inputs: tuple[Input, ...]) -> None:
 
 def _dynamic_channel(path: Path, inputs: tuple[Input, ...]) -> None:
     model = onnx.load(path)
-    quantization.quantize_dynamic(model, str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"])
+    quantization.quantize_dynamic(
+        model, str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+    )
 
 
 def _blockwise(quant_format: QuantFormat) -> Conversion:
@@ -88,8 +90,12 @@ AFTERWARDS: dict[str, Conversion] = {
     "qdq": _static(quant_format=QuantFormat.QDQ, **INT8),
     "qdq-uint8": _static(quant_format=QuantFormat.QDQ, **UINT8),
     "qdq-channel": _static(quant_format=QuantFormat.QDQ, per_channel=True, **INT8),
-    "qdq-weights": _static(quant_format=QuantFormat.QDQ, per_channel=True, extra_options={"QuantizeBias": False}, **INT8),
-    "qdq-fp8": _static(quant_format=QuantFormat.QDQ, calibrate_method=quantization.CalibrationMethod.Distribution, **FLOAT8),
+    "qdq-weights": _static(
+        quant_format=QuantFormat.QDQ, per_channel=True, extra_options={"QuantizeBias": False}, **INT8
+    ),
+    "qdq-fp8": _static(
+        quant_format=QuantFormat.QDQ, calibrate_method=quantization.CalibrationMethod.Distribution, **FLOAT8
+    ),
     "qdq-int16": _static(quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt16, weight_type=QuantType.QInt8),
     "qoperator": _static(quant_format=QuantFormat.QOperator, **MIXED),
     "qoperator-channel": _static(quant_format=QuantFormat.QOperator, per_channel=True, **MIXED),

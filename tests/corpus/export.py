@@ -11,6 +11,7 @@ import fnmatch
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -35,8 +36,10 @@ log = logging.getLogger("tests.corpus")
 
 def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    resource.setrlimit(resource.RLIMIT_AS, (options.limit_gb << 30,) * 2)
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)  # it has no ONNX counterpart
     torchvision_operators.ready()
@@ -57,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--opset", type=int, default=17, help="with --exporter")
     parser.add_argument("--dynamic-batch", action="store_true", help="with --exporter")
     parser.add_argument("--first", action="store_true", help="each row's first variant only")
+    parser.add_argument("--limit-gb", type=int, default=12, help="give up on a network that wants more memory")
     parser.add_argument("--limit-s", type=int, default=240, help="give up on a network after so many seconds")
     return parser
 

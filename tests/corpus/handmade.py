@@ -63,7 +63,11 @@ class SuperResolution(nn.Module):
         )
         self.middle = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
         self.up = nn.Sequential(
-            *(layer for _ in range(2) for layer in (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())),
+            *(
+                layer
+                for _ in range(2)
+                for layer in (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+            ),
             nn.Conv2d(width, 3, 9, padding=4),
         )
 
@@ -80,7 +84,9 @@ class TransposedUNet(nn.Module):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width]
-        self.down = nn.ModuleList(nn.Sequential(*_conv(i, o), *_conv(o, o)) for i, o in zip([3, *widths], widths, strict=False))
+        self.down = nn.ModuleList(
+            nn.Sequential(*_conv(i, o), *_conv(o, o)) for i, o in zip([3, *widths], widths, strict=False)
+        )
         self.bottom = nn.Sequential(*_conv(widths[-1], 8 * width))
         self.rise = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths))
         self.up = nn.ModuleList(nn.Sequential(*_conv(2 * w, w), *_conv(w, w)) for w in reversed(widths))
@@ -150,7 +156,9 @@ class PointNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.transform = nn.Sequential(nn.Conv1d(3, 32, 1), nn.BatchNorm1d(32), nn.ReLU(), nn.Conv1d(32, 64, 1), nn.ReLU())
+        self.transform = nn.Sequential(
+            nn.Conv1d(3, 32, 1), nn.BatchNorm1d(32), nn.ReLU(), nn.Conv1d(32, 64, 1), nn.ReLU()
+        )
         self.matrix = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 9))
         self.local = nn.Sequential(nn.Conv1d(3, 64, 1), nn.BatchNorm1d(64), nn.ReLU())
         self.features = nn.Sequential(nn.Conv1d(64, 128, 1), nn.BatchNorm1d(128), nn.ReLU(), nn.Conv1d(128, 256, 1))
@@ -173,7 +181,8 @@ class Separation(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Conv1d(width, hidden, 1), nn.PReLU(), nn.BatchNorm1d(hidden),
-                nn.Conv1d(hidden, hidden, 3, padding=2**i, dilation=2**i, groups=hidden), nn.PReLU(), nn.BatchNorm1d(hidden),
+                nn.Conv1d(hidden, hidden, 3, padding=2**i, dilation=2**i, groups=hidden),
+                nn.PReLU(), nn.BatchNorm1d(hidden),
                 nn.Conv1d(hidden, width, 1),
             )
             for i in range(4)

@@ -28,7 +28,9 @@ class FlattenedClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 24, 5, 2, 2), nn.ReLU(), nn.Conv2d(24, 40, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 24, 5, 2, 2), nn.ReLU(), nn.Conv2d(24, 40, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(2)
+        )
         self.head = nn.Sequential(nn.Linear(640, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 10))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +152,9 @@ class WarpedFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 24, 3, 2, 1)
-        self.locate = nn.Sequential(nn.Conv2d(24, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+        self.locate = nn.Sequential(
+            nn.Conv2d(24, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+        )
         self.last = nn.Conv2d(24, 8, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,7 +171,7 @@ class MixtureOfExperts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Linear(32, 4)
-        self.up, self.down = nn.Parameter(torch.randn(4, 32, 48) * 0.2), nn.Parameter(torch.randn(4, 48, 32) * 0.2)
+        self.up, self.down = (nn.Parameter(torch.randn(4, 32, 48) * 0.2), nn.Parameter(torch.randn(4, 48, 32) * 0.2))
         self.head = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:

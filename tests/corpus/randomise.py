@@ -79,7 +79,8 @@ def _settle(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     axes = [axis for axis in range(x.ndim) if axis != 1]
     mean, variance = x.mean(axes), x.var(axes, correction=0)
     running_mean, running_var = module.running_mean, module.running_var
-    assert isinstance(running_mean, Tensor) and isinstance(running_var, Tensor)
+    assert isinstance(running_mean, Tensor)
+    assert isinstance(running_var, Tensor)
     # Few samples underestimate a channel's variance at random: lean on the layer's.
     deviation = ((variance + variance.mean()) / 2).clamp(min=1e-3).sqrt()
     running_mean.copy_(mean + 0.3 * deviation * torch.randn_like(mean))

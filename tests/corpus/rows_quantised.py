@@ -8,7 +8,19 @@ from dataclasses import replace
 from tests.corpus.row import Row
 
 SPELLINGS = {
-    "resnet18": ("qdq", "qdq-channel", "qdq-uint8", "qdq-weights", "qdq-fp8", "qdq-int16", "qoperator", "qoperator-channel", "dynamic8", "fp16", "fp16-inside"),
+    "resnet18": (
+        "qdq",
+        "qdq-channel",
+        "qdq-uint8",
+        "qdq-weights",
+        "qdq-fp8",
+        "qdq-int16",
+        "qoperator",
+        "qoperator-channel",
+        "dynamic8",
+        "fp16",
+        "fp16-inside",
+    ),
     "mobilenet_v2": ("qdq-channel", "qoperator", "dynamic8", "fp16"),
     "shufflenet_v2_x0_5": ("qdq", "qoperator-channel", "fp16"),
     "densenet40_k12_cifar10": ("qdq", "qoperator"),
@@ -32,7 +44,11 @@ SPELLINGS = {
     "autoencoder_kl": ("qdq", "fp16"),
     "wavenet": ("qdq", "fp16"),
 }
-DYNAMO = {"resnet18": ("qdq-channel", "fp16"), "vit_tiny_patch16_224": ("qdq", "fp16"), "llama": ("int4-contrib", "fp16")}
+DYNAMO = {
+    "resnet18": ("qdq-channel", "fp16"),
+    "vit_tiny_patch16_224": ("qdq", "fp16"),
+    "llama": ("int4-contrib", "fp16"),
+}
 NEWEST = {"vit_tiny_patch16_224": ("int4",), "llama": ("int4",), "resnet18": ("qdq-fp8",)}
 
 

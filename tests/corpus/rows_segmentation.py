@@ -61,13 +61,25 @@ def volumetric(name: str, options: dict[str, Any], inputs: tuple[Input, ...], *v
 
         return Tensors(getattr(nets, name)(**options))
 
-    return Row("monai", name.lower() + suffix, f"{name.lower()} {inputs[0].axes.count('H') + 1}-d", build, inputs, variants or ("ts17",))
+    return Row(
+        "monai",
+        name.lower() + suffix,
+        f"{name.lower()} {inputs[0].axes.count('H') + 1}-d",
+        build,
+        inputs,
+        variants or ("ts17",),
+    )
 
 
 CUBE = volume((32, 32, 32), 1)
 CHANNELS = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
 ANY = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3}
-DYN = ANY | {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2], "filters": [8, 16, 32, 64]}
+DYN = ANY | {
+    "kernel_size": [3] * 4,
+    "strides": [1, 2, 2, 2],
+    "upsample_kernel_size": [2, 2, 2],
+    "filters": [8, 16, 32, 64],
+}
 MONAI = (
     volumetric("UNet", ANY | CHANNELS | {"num_res_units": 2}, CUBE, "ts17", "dynamo18", "ts13-dynbatch"),
     volumetric("UNet", ANY | CHANNELS | {"norm": "batch"}, CUBE, "ts17-unfolded", suffix="_batchnorm"),
@@ -79,14 +91,40 @@ MONAI = (
     volumetric("DynUNet", DYN | {"res_block": True}, CUBE, suffix="_res"),
     volumetric("AttentionUnet", ANY | CHANNELS, CUBE, "ts17", "dynamo18"),
     volumetric("HighResNet", ANY, CUBE),
-    volumetric("UNETR", {"in_channels": 1, "out_channels": 3, "img_size": 32, "feature_size": 8, "hidden_size": 64, "mlp_dim": 128, "num_heads": 4}, CUBE),
+    volumetric(
+        "UNETR",
+        {
+            "in_channels": 1,
+            "out_channels": 3,
+            "img_size": 32,
+            "feature_size": 8,
+            "hidden_size": 64,
+            "mlp_dim": 128,
+            "num_heads": 4,
+        },
+        CUBE,
+    ),
     volumetric("SwinUNETR", {"in_channels": 1, "out_channels": 3, "feature_size": 12}, volume((64, 64, 64), 1)),
     volumetric("DenseNet121", ANY, CUBE),
-    volumetric("ResNet", {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [8, 16, 32, 64], "n_input_channels": 1}, CUBE),
+    volumetric(
+        "ResNet",
+        {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [8, 16, 32, 64], "n_input_channels": 1},
+        CUBE,
+    ),
     volumetric("MedNeXt", ANY | {"init_filters": 8}, CUBE),
     volumetric("AutoEncoder", ANY | {"channels": (8, 16, 32), "strides": (2, 2, 2)}, CUBE),
-    volumetric("FlexibleUNet", {"in_channels": 3, "out_channels": 2, "backbone": "efficientnet-b0", "pretrained": False}, image(64)),
-    volumetric("UNet", ANY | CHANNELS | {"spatial_dims": 2, "act": "prelu"}, image(64, channels=1), "ts13-dynsize", suffix="_2d"),
+    volumetric(
+        "FlexibleUNet",
+        {"in_channels": 3, "out_channels": 2, "backbone": "efficientnet-b0", "pretrained": False},
+        image(64),
+    ),
+    volumetric(
+        "UNet",
+        ANY | CHANNELS | {"spatial_dims": 2, "act": "prelu"},
+        image(64, channels=1),
+        "ts13-dynsize",
+        suffix="_2d",
+    ),
     volumetric("HoVerNet", {}, image(256), "ts17"),
 )
 
@@ -97,7 +135,14 @@ def yolo(name: str, size: int, *variants: str) -> Row:
     def build() -> nn.Module:
         return _yolo(name)
 
-    return Row("ultralytics", name, "yolo " + name.partition("-")[2] if "-" in name else "yolo", build, image(size), variants or ("ts17",))
+    return Row(
+        "ultralytics",
+        name,
+        "yolo " + name.partition("-")[2] if "-" in name else "yolo",
+        build,
+        image(size),
+        variants or ("ts17",),
+    )
 
 
 def _yolo(name: str) -> nn.Module:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from tests.corpus.rows_timm import timm
 
 ATTENTION = (
-    timm("vit_tiny_patch16_224", "vit", 64, "ts17", "dynamo18", "ts14-dynbatch", "dynamo23", "dynamo18-dynbatch", img_size=64),
+    timm(
+        "vit_tiny_patch16_224",
+        "vit",
+        64,
+        "ts17",
+        "dynamo18",
+        "ts14-dynbatch",
+        "dynamo23",
+        "dynamo18-dynbatch",
+        img_size=64,
+    ),
     timm("test_vit", "vit", 160, "ts17", "dynamo20"),
     timm("test_vit_relpos", "vit relpos", 160, "ts17", "dynamo18"),
     timm("vit_relpos_small_patch16_224", "vit relpos", 64, "ts17", img_size=64),
@@ -18,7 +28,18 @@ ATTENTION = (
     timm("vit_base_patch16_xp_224", "vit parallel scaling", 64, "dynamo18", "dynamo23", img_size=64, depth=2),
     timm("vit_so150m_patch16_reg4_map_256", "vit attention pool", 64, "ts17", "dynamo18", img_size=64, depth=2),
     timm("vit_pe_core_tiny_patch16_384", "perception encoder", 64, "ts17", fused=False, img_size=64),
-    timm("samvit_base_patch16_224", "sam vit", 64, "ts17", "dynamo18", img_size=64, depth=2, embed_dim=192, num_heads=4, global_attn_indexes=(1,)),
+    timm(
+        "samvit_base_patch16_224",
+        "sam vit",
+        64,
+        "ts17",
+        "dynamo18",
+        img_size=64,
+        depth=2,
+        embed_dim=192,
+        num_heads=4,
+        global_attn_indexes=(1,),
+    ),
     timm("deit_tiny_distilled_patch16_224", "deit", 64, "ts17", "ts14-dynbatch", img_size=64),
     timm("deit3_small_patch16_224", "deit3", 64, "ts17", img_size=64),
     timm("cait_xxs24_224", "cait", 64, "ts17", "dynamo18", img_size=64),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +35,9 @@ CLASSIFIERS = (
     torchvision("mnasnet0_5", "mnasnet", 64, "ts17", "ts9-unfolded"),
     torchvision("mobilenet_v2", "mobilenet_v2", 64, "ts17", "ts9", "dynamo18"),
     torchvision("mobilenet_v3_small", "mobilenet_v3", 64, "ts17", "ts13-dynsize", "dynamo18"),
-    torchvision("shufflenet_v2_x0_5", "shufflenet_v2", 64, "ts17", "ts11", "ts13-dynbatch", "dynamo18", "dynamo18-dynsize"),
+    torchvision(
+        "shufflenet_v2_x0_5", "shufflenet_v2", 64, "ts17", "ts11", "ts13-dynbatch", "dynamo18", "dynamo18-dynsize"
+    ),
     torchvision("shufflenet_v2_x1_0", "shufflenet_v2", 64, "ts13-unfolded"),
     torchvision("regnet_x_400mf", "regnet", 64, "ts17"),
     torchvision("regnet_y_400mf", "regnet", 64, "ts13", "dynamo18"),
@@ -90,7 +91,10 @@ class DetectorHeads(nn.Module):
 
 
 def segmenter(name: str, family: str, keys: tuple[str, ...], *variants: str) -> Row:
-    constructor = build(name, {"weights_backbone": None, "aux_loss": "aux" in keys} if "lraspp" not in name else {"weights_backbone": None})
+    constructor = build(
+        name,
+        {"weights_backbone": None, "aux_loss": "aux" in keys} if "lraspp" not in name else {"weights_backbone": None},
+    )
     return Row("torchvision", name, family, lambda: Picks(constructor(), *keys), image(96), variants)
 
 
@@ -105,11 +109,13 @@ def detector(name: str, size: int, heads: bool, *variants: str) -> Row:
     wrap = DetectorHeads if heads else FirstImage
     inputs = (Input((1, 3, size, size), "NCHW", fixed="NC"),)
     suffix = "_heads" if heads else ""
-    return Row("torchvision", name + suffix, f"detector {name.split('_')[0]}", lambda: wrap(constructor()), inputs, variants)
+    return Row(
+        "torchvision", name + suffix, f"detector {name.split('_')[0]}", lambda: wrap(constructor()), inputs, variants
+    )
 
 
 def video(name: str, family: str, *variants: str) -> Row:
-    inputs = volume((16, 224, 224) if name in ("mvit_v2_s", "s3d") else (16, 64, 64), 3)
+    inputs = volume((16, 224, 224) if name == "s3d" else (16, 64, 64), 3)
     return Row("torchvision", name, family, build(name, {}), inputs, variants)
 
 
@@ -156,6 +162,12 @@ VIDEO_AND_FLOW = (
     video("r2plus1d_18", "video resnet", "ts17-unfolded"),
     video("s3d", "s3d", "ts17"),
     video("swin3d_t", "video swin", "ts17"),
-    video("mvit_v2_s", "video mvit", "ts17"),
-    Row("torchvision", "raft_small", "raft", lambda: LastFlow(build("raft_small", {})()), _flow_inputs(), ("ts17", "dynamo20")),
+    Row(
+        "torchvision",
+        "raft_small",
+        "raft",
+        lambda: LastFlow(build("raft_small", {})()),
+        _flow_inputs(),
+        ("ts17", "dynamo20"),
+    ),
 )

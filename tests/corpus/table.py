@@ -11,6 +11,7 @@ from tests.corpus import (
     rows_timm_attention,
     rows_torchvision,
     rows_transformers,
+    rows_transformers_senses,
 )
 from tests.corpus.row import Row
 from tests.corpus.rows_quantised import with_quantised
@@ -23,14 +24,14 @@ _ROWS = (
     *rows_segmentation.SMP,
     *rows_segmentation.YOLO,
     *rows_transformers.ENCODERS,
-    *rows_transformers.VISIONARY,
+    *rows_transformers_senses.VISIONARY,
     *rows_diffusion.DIFFUSERS,
     *rows_segmentation.MONAI,
     *rows_torchvision.ATTENTION,
     *rows_torchvision.SEGMENTERS,
     *rows_timm_attention.ATTENTION,
     *rows_transformers.DECODERS,
-    *rows_transformers.AUDITORY,
+    *rows_transformers_senses.AUDITORY,
     *rows_pytorchcv.SEGMENTERS_AND_POSE,
     *rows_pytorchcv.MORE_CLASSIFIERS,
     *rows_torchvision.DETECTORS,

@@ -1,4 +1,4 @@
-"""Each precision is what it says, computes nearly the same, and passes through where the model has it already."""
+"""Each precision is what it says, computes nearly the same, and passes through where it is there already."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def weight_types(model: onnx.ModelProto) -> set[int]:
     return {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1}
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.0), ("tf32", 0.0), ("fp16", 0.01), ("int8", 0.05)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 0.0), ("tf32", 0.0), ("fp16", 0.01), ("int8", 0.05)]
+)
 def test_a_cast_model_computes_nearly_the_same(precision: str, tolerance: float) -> None:
     model, inputs = network(), feeds()
     exact, found = run(model, inputs[0]), run(cast(model, precision, inputs=inputs), inputs[0])
@@ -122,7 +124,8 @@ def test_quantisation_is_symmetric_and_leaves_biases_alone(precision: str) -> No
     found = cast(network(), precision, inputs=feeds())
     values = {tensor.name: tensor for tensor in found.graph.initializer}
     points = [values[name] for name in values if name.endswith("zero_point")]
-    assert points and not any(any(tensor.raw_data) or any(tensor.int32_data) for tensor in points)
+    assert points
+    assert not any(any(tensor.raw_data) or any(tensor.int32_data) for tensor in points)
     assert {values["b1"].data_type, values["bf"].data_type} == {TensorProto.FLOAT}
 
 
@@ -149,7 +152,7 @@ def test_a_model_of_another_precision_is_refused_with_the_mend() -> None:
 
 
 def test_an_unknown_precision_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="fp64.*fp32, tf32, fp16, bf16, int8, fp8"):
+    with pytest.raises(UsageError, match=r"fp64.*fp32, tf32, fp16, bf16, int8, fp8"):
         cast(network(), "fp64")
 
 

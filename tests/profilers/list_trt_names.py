@@ -21,16 +21,41 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-CLASSES = """
-    Builder BuilderFlag DataType EngineInspector IBuilderConfig ICudaEngine IExecutionContext IHostMemory ILogger
-    INetworkDefinition IOptimizationProfile IProfiler ITensor ITimingCache LayerInformationFormat MemoryPoolType
-    NetworkDefinitionCreationFlag OnnxParser ParserError ProfilingVerbosity Runtime TensorIOMode
-""".split()
-SYMBOLS = """
-    createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInferRuntime_INTERNAL
-    createNvOnnxParserRefitter_INTERNAL createNvOnnxParser_INTERNAL getBuilderPluginRegistry
-    getNvOnnxParserVersion getPluginRegistry initLibNvInferPlugins
-""".split()
+CLASSES = [
+    "Builder",
+    "BuilderFlag",
+    "DataType",
+    "EngineInspector",
+    "IBuilderConfig",
+    "ICudaEngine",
+    "IExecutionContext",
+    "IHostMemory",
+    "ILogger",
+    "INetworkDefinition",
+    "IOptimizationProfile",
+    "IProfiler",
+    "ITensor",
+    "ITimingCache",
+    "LayerInformationFormat",
+    "MemoryPoolType",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParser",
+    "ParserError",
+    "ProfilingVerbosity",
+    "Runtime",
+    "TensorIOMode",
+]
+SYMBOLS = [
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "initLibNvInferPlugins",
+]
 LIST = """
 import importlib, json, sys
 trt = importlib.import_module(sys.argv[1])

@@ -59,7 +59,12 @@ def test_layer_names_tell_their_models(layer: str, expected: set[int]) -> None:
 
 @pytest.mark.parametrize(
     ("layer", "expected"),
-    [("v0:halpc_aside_pad", True), ("v0:halpc_aside_a + v0:conv", False), ("v0:conv", False), ("copy", False)],
+    [
+        ("v0:halpc_aside_pad", True),
+        ("v0:halpc_aside_a + v0:conv", False),
+        ("v0:conv", False),
+        ("copy", False),
+    ],
 )
 def test_scaffolding_is_a_layer_of_scaffolding_only(layer: str, expected: bool) -> None:
     assert is_aside(layer) is expected

@@ -1,5 +1,6 @@
 """Driver, device and binding: each missing thing has its own message; timing calls reach CUDA as intended."""
 
+# ruff: noqa: N802, N815  (fakes carry the names of CUDA)
 from __future__ import annotations
 
 import ctypes
@@ -94,7 +95,9 @@ def only(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
 
 def test_no_binding_names_both_and_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
-    with pytest.raises(BackendError, match=r"neither `cuda-bindings` nor `pycuda`.*pip install cuda-bindings"):
+    with pytest.raises(
+        BackendError, match=r"neither `cuda-bindings` nor `pycuda`.*pip install cuda-bindings"
+    ):
         cuda.open_cuda("tensorrt")
 
 
@@ -179,4 +182,5 @@ def test_every_call_exists_in_the_installed_bindings() -> None:
     device.elapsed_ms(device.event(stream), device.event(stream))
     device.launch(device.capture(stream, lambda: None), stream)
     missing = [call[0] for call in fake.calls if not hasattr(runtime, call[0])]
-    assert len(fake.calls) > 12 and not missing
+    assert len(fake.calls) > 12
+    assert not missing

@@ -1,4 +1,4 @@
-"""TensorRT as a profiler: what is missing is said, results are attributed, RTX plans are built without a GPU."""
+"""TensorRT: what is missing is said, times are attributed, RTX plans are built without a GPU."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_unknown_flavour_is_refused() -> None:
 def test_without_a_driver_measuring_says_so_before_tensorrt_is_touched(backend: str) -> None:
     profiler = trt.TensorRTProfiler(backend)
     with pytest.raises(BackendError, match=rf"{backend}: no NVIDIA driver on this machine"):
-        profiler.device
+        _ = profiler.device
     with pytest.raises(BackendError, match=rf"{backend}: no NVIDIA driver on this machine"):
         profiler.compare([Path("some.engine")] if backend == "tensorrt_rtx" else [network()])
 
@@ -100,8 +100,12 @@ def test_bindings_without_libraries_name_the_library(monkeypatch: pytest.MonkeyP
         trt_engine.load("tensorrt")
 
 
-@pytest.mark.parametrize(("version", "fine"), [("8.6.1", False), ("10.16.1", True), ("11.4.0", True), ("12.0", False)])
-def test_only_known_versions_are_worked_with(monkeypatch: pytest.MonkeyPatch, version: str, fine: bool) -> None:
+@pytest.mark.parametrize(
+    ("version", "fine"), [("8.6.1", False), ("10.16.1", True), ("11.4.0", True), ("12.0", False)]
+)
+def test_only_known_versions_are_worked_with(
+    monkeypatch: pytest.MonkeyPatch, version: str, fine: bool
+) -> None:
     module = type("module", (), {"__version__": version})
     importing(monkeypatch, module)
     if fine:
@@ -123,12 +127,12 @@ class NullBuilder:
     class ILogger:
         WARNING = 2
 
-    def Builder(self, logger: object) -> object:
+    def Builder(self, logger: object) -> object:  # noqa: N802
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
 
 def test_a_null_factory_becomes_an_error() -> None:
-    with pytest.raises(BackendError, match="could not be opened.*nullptr"):
+    with pytest.raises(BackendError, match=r"could not be opened.*nullptr"):
         trt_engine.open_builder(NullBuilder())
 
 
@@ -152,7 +156,8 @@ def test_merged_models_are_timed_again_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(trt.TensorRTProfiler, "_bundle_times", times)
     found = trt.TensorRTProfiler().kernels([network()] * 3)
-    assert found.tolist() == [1.0, 2.0, 3.0] and rounds == [3, 1]
+    assert found.tolist() == [1.0, 2.0, 3.0]
+    assert rounds == [3, 1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8", "fp8"])
@@ -163,14 +168,15 @@ def test_rtx_builds_a_plan_of_every_precision_without_a_gpu(
     path = tmp_path / "model.engine"
     built = rtx.build(cast_for_timing(network(), precision), path)
     assert path.stat().st_size == built.size_bytes > 10_000
-    assert built.backend == "tensorrt_rtx" and "no TensorRT engine" in " ".join(built.notes)
+    assert built.backend == "tensorrt_rtx"
+    assert "no TensorRT engine" in " ".join(built.notes)
     assert not [leftover for leftover in tmp_path.iterdir() if leftover not in (path, built.information)]
 
 
 @no_gpu
 def test_a_plan_made_without_a_gpu_claims_no_precision(rtx: trt.TensorRTProfiler, tmp_path: Path) -> None:
     built = rtx.build(network(), tmp_path / "model.engine")
-    assert built.gpu is None and built.information is None and built.precisions == {}
+    assert (built.gpu, built.information, dict(built.precisions)) == (None, None, {})
     assert any("does not tell" in note for note in built.notes)
 
 

@@ -15,7 +15,11 @@ JOB = {"action": "plan", "backend": "tensorrt", "needs_gpu": True}
 
 def child(code: str) -> tuple[str, ...]:
     """A child process that runs `code`, the job's folder in `folder`."""
-    return (sys.executable, "-c", f"import json, os, sys, pathlib; folder = pathlib.Path(sys.argv[1]); {code}")
+    return (
+        sys.executable,
+        "-c",
+        f"import json, os, sys, pathlib; folder = pathlib.Path(sys.argv[1]); {code}",
+    )
 
 
 def test_a_segfault_is_an_error_naming_signal_and_stage(tmp_path: Path) -> None:
@@ -23,7 +27,7 @@ def test_a_segfault_is_an_error_naming_signal_and_stage(tmp_path: Path) -> None:
         "(folder / 'stage').write_text('building an engine for net.onnx'); print('last gasp', flush=True);"
         "os.kill(os.getpid(), 11)"
     )
-    with pytest.raises(BackendError, match=r"(?s)SIGSEGV \(signal 11\) while building an engine for net.onnx.*last gasp"):
+    with pytest.raises(BackendError, match=r"(?s)SIGSEGV \(signal 11\) while building .*net.onnx.*last gasp"):
         trt_job.run(JOB, tmp_path, command=crash)
 
 
@@ -55,11 +59,13 @@ def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("ModelError", ModelError), ("NoSuchError", BackendError)])
 def test_errors_keep_their_class_across_the_border(tmp_path: Path, name: str, kind: type[Exception]) -> None:
-    report = child(f"(folder / 'result.json').write_text(json.dumps(dict(error='{name}', message='what to do')))")
+    report = child(
+        f"(folder / 'result.json').write_text(json.dumps(dict(error='{name}', message='what to do')))"
+    )
     with pytest.raises(kind, match="what to do"):
         trt_job.run(JOB, tmp_path, command=report)
 
 
 def test_a_result_comes_back_whole(tmp_path: Path) -> None:
-    answer = child("job = json.loads((folder / 'job.json').read_text());(folder / 'result.json').write_text(json.dumps(job))")
+    answer = child("(folder / 'result.json').write_text((folder / 'job.json').read_text())")
     assert trt_job.run(JOB, tmp_path, command=answer) == JOB

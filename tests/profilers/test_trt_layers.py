@@ -10,7 +10,9 @@ from halpc.errors import BackendError
 from profilers import trt_layers
 
 
-def layer(kind: str = "CaskConvolution", *, tensor: str = "", weights: str = "", name: str = "c") -> dict[str, object]:
+def layer(
+    kind: str = "CaskConvolution", *, tensor: str = "", weights: str = "", name: str = "c"
+) -> dict[str, object]:
     described = {"Name": name, "LayerType": kind, "Inputs": [{"Name": "x", "Format/Datatype": tensor}]}
     return described | ({"Weights": {"Type": weights, "Count": 9}} if weights else {})
 
@@ -59,10 +61,16 @@ def test_an_engine_that_does_not_tell_is_not_refused() -> None:
 
 
 def test_fused_nodes_come_from_the_metadata() -> None:
-    described = {"Name": "conv + relu", "Metadata": "[ONNX Layer: conv]\x1e[ONNX Layer: relu]\x1e[ONNX Layer: conv]"}
+    described = {
+        "Name": "conv + relu",
+        "Metadata": "[ONNX Layer: conv]\x1e[ONNX Layer: relu]\x1e[ONNX Layer: conv]",
+    }
     assert trt_layers.nodes_of(described) == ("conv", "relu")
 
 
 def test_layers_are_read_with_or_without_detail() -> None:
-    assert trt_layers.layers_of(json.dumps({"Layers": ["a", {"Name": "b"}]})) == [{"Name": "a"}, {"Name": "b"}]
+    assert trt_layers.layers_of(json.dumps({"Layers": ["a", {"Name": "b"}]})) == [
+        {"Name": "a"},
+        {"Name": "b"},
+    ]
     assert trt_layers.layers_of("") == []

@@ -1,7 +1,7 @@
 """Every TensorRT name that halpc uses exists in the real bindings of every version it works with.
 
-`trt_names.json` was written by `list_trt_names.py` from the wheels on PyPI; its docstring has the commands. In
-the source a name is used as `trt.X.Y`, or on a variable whose name says its class.
+`trt_names.json` was written by `list_trt_names.py` from the wheels on PyPI; its docstring has the commands.
+In the source a name is used as `trt.X.Y`, or on a variable whose name says its class.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ HERE = Path(__file__).parent
 SOURCES = ("trt_engine.py", "trt_time.py", "trt_child.py")
 CLASS_OF = {
     "builder": "Builder", "config": "IBuilderConfig", "network": "INetworkDefinition", "parser": "OnnxParser",
-    "engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector", "cache": "ITimingCache",
-    "runtime": "Runtime", "profile": "IOptimizationProfile", "tensor": "ITensor", "failure": "ParserError",
+    "engine": "ICudaEngine", "context": "IExecutionContext", "inspector": "EngineInspector",
+    "cache": "ITimingCache", "runtime": "Runtime",
+    "profile": "IOptimizationProfile", "tensor": "ITensor", "failure": "ParserError",
     "plan": "IHostMemory", "kind": "DataType",
 }  # fmt: skip
 KNOWN = json.loads((HERE / "trt_names.json").read_text())
@@ -73,7 +74,7 @@ def test_both_major_versions_are_known() -> None:
 
 @pytest.mark.slow
 def test_the_list_is_what_the_wheels_have(tmp_path: Path) -> None:
-    """Downloads the two small wheels and lists them afresh; skipped where the index or gcc is out of reach."""
+    """Downloads the two small wheels and lists them afresh; skipped where the index is out of reach."""
     tag = f"{sys.version_info.major}{sys.version_info.minor}"
     for version in (name.split()[1] for name in KNOWN if name.startswith("tensorrt ")):
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]

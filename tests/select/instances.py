@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from halpc.errors import InfeasibleError
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
 from halpc.ir.problem import Charge, Choice, Problem, Resource
 
@@ -31,7 +32,9 @@ def random_table(rng, shape, kind):
     grid = np.ones(shape)
     for axis, n in enumerate(shape):
         line = np.ceil(np.arange(n) / 3) + 1.0
-        grid = grid * (line[::-1] if kind == "falling" else line).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        grid = grid * (line[::-1] if kind == "falling" else line).reshape(
+            [-1 if a == axis else 1 for a in range(len(shape))]
+        )
     if kind in ("stairs", "falling"):
         return grid * rng.uniform(0.5, 2.0)
     return rng.integers(0, 20, shape).astype(float)
@@ -78,7 +81,9 @@ def random_problem(seed, *, groups=5, options=4, resources=1, compound=True, tig
         charges = []
         for c in range(int(rng.integers(1, 2 * len(dims) + 1))):
             count = int(rng.integers(1, 3))
-            axes = tuple(random_axis(rng, dims) if compound else dims[int(rng.integers(len(dims)))] for _ in range(count))
+            axes = tuple(
+                random_axis(rng, dims) if compound else dims[int(rng.integers(len(dims)))] for _ in range(count)
+            )
             table = random_table(rng, tuple(axis.size + 1 for axis in axes), kind)
             charges.append(Charge(f"c{c}", axes, lookup(table)))
         fixed = float(rng.choice([0.0, 1.0, 0.3]))
@@ -136,7 +141,9 @@ def by_highs(problem, seconds=60.0, gap=0.0):
     for resource in problem.resources:
         cells, costs, constant = [], [], resource.fixed
         for charge in resource.charges:
-            names = [n for n in dict.fromkeys(leaf.name for axis in charge.axes for leaf in leaves(axis)) if n in blocks]
+            names = [
+                n for n in dict.fromkeys(leaf.name for axis in charge.axes for leaf in leaves(axis)) if n in blocks
+            ]
             if not names:
                 constant += float(charge.at({}))
                 continue
@@ -171,3 +178,11 @@ def by_highs(problem, seconds=60.0, gap=0.0):
     )
     bound = -solved.mip_dual_bound if solved.mip_dual_bound is not None else np.inf
     return (None if solved.x is None else -float(solved.fun)), bound
+
+
+def outcome(solve, problem):
+    """What a solver returns, or the InfeasibleError it raises."""
+    try:
+        return solve(problem)
+    except InfeasibleError as error:
+        return error

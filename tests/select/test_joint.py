@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import brute_force, by_highs, every_choice, lookup, random_problem
+from instances import brute_force, by_highs, every_choice, lookup, outcome, random_problem
 
 from halpc.errors import InfeasibleError, UsageError
 from halpc.ir.dims import Leaf, Product, Sum
@@ -20,12 +21,11 @@ TINY = Limits(entries=4000, work=400, seconds=5.0)  # nothing fits: the relaxati
 
 def check(problem, limits=None):
     """Run `joint` and hold it against every choice there is; the relative loss, None where infeasible."""
-    best, least = brute_force(problem)
-    try:
-        found = joint(problem, limits)
-    except InfeasibleError as error:
+    best, _ = brute_force(problem)
+    found = outcome(lambda p: joint(p, limits), problem)
+    if isinstance(found, InfeasibleError):
         assert best is None, "a feasible choice exists"
-        assert error.floor > error.budget
+        assert found.floor > found.budget
         return None
     assert best is not None
     assert problem.feasible(found.widths)
@@ -36,13 +36,13 @@ def check(problem, limits=None):
     return (best - found.value) / max(abs(best), 1e-12)
 
 
-@settings(max_examples=800, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(SEEDS)
 def test_bound_is_above_and_value_below_the_optimum_with_one_budget(seed):
     check(random_problem(seed))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(SEEDS, st.integers(2, 3))
 def test_bound_is_above_and_value_below_the_optimum_with_several_budgets(seed, resources):
     check(random_problem(seed, resources=resources))
@@ -86,7 +86,7 @@ def test_highs_agrees_with_bound_and_value(seed):
 def test_floor_of_an_infeasible_budget_is_exact_and_named():
     problem = random_problem(6, tight=0.5)
     _, least = brute_force(problem)
-    resource = replace(problem.resources[0], limit=0.99 * least[0])
+    resource = replace(problem.resources[0], limit=float(least[0]) - 0.5)
     problem = Problem(problem.choices, (resource,))
     with pytest.raises(InfeasibleError, match="floor is") as caught:
         joint(problem)
@@ -199,7 +199,7 @@ def mesh(width, layers, share=0.5):
     choices = [Choice(n, widths, np.cumsum(np.sort(rng.random(8))[::-1])) for row in names for n in row]
     charges = tuple(
         Charge(f"{a}-{b}", (Leaf(a, 16), Leaf(b, 16)), lambda i, o: np.ceil(i / 4) * o)
-        for above, below in zip(names, names[1:], strict=False)
+        for above, below in itertools.pairwise(names)
         for a in above
         for b in below
     )
@@ -257,3 +257,11 @@ def test_next_step_is_reported_with_gain_and_cost():
         for resource in problem.resources:
             more = resource.spent(wider) - resource.spent(found.widths)
             assert step.cost[resource.name] == pytest.approx(more, abs=1e-9)
+
+
+def test_kernel_whose_table_is_too_large_still_gets_an_answer():
+    problem = mesh(3, 2)
+    found = joint(problem, Limits(entries=10, work=10, seconds=5.0))
+    assert problem.feasible(found.widths)
+    assert found.bound >= joint(problem).value
+    assert "memory bound" in found.bound_means

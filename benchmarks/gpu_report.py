@@ -1,0 +1,155 @@
+"""The GPU benchmark's results as tables in Markdown and as figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Facts = dict[str, Any]
+
+
+def markdown(results: Facts) -> str:
+    """The tables of docs/gpu.md, from whichever sections have run."""
+    parts = ["<!-- written by benchmarks/gpu.py -->"]
+    for name, write in WRITERS.items():
+        if name in results:
+            failed = results[name].get("error")
+            parts.append(f"## {TITLES[name]}\n\n{failed or write(results[name])}")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _environment(facts: Facts) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    return f"{facts['date']}; GPU, driver, clocks: {facts['gpu']}; Python {facts['python']}; {versions}."
+
+
+def _onnxruntime(facts: Facts) -> str:
+    device = facts["device"]
+    layers = facts["layers"]
+    told = layers if isinstance(layers, str) else f"{len(layers)} layers told by its profiler"
+    return (
+        f"{device['name']}, onnxruntime {device['version']}, provider {device['provider']}: runs, and "
+        f"differs from the CPU by {facts['relative_error']:.2g} of the largest output. Layers: {told}."
+    )
+
+
+def _tensorrt(facts: Facts) -> str:
+    return f"Present: {facts['device']['name']}, version {facts['device']['version']}."
+
+
+def _rtx(facts: Facts) -> str:
+    lines = []
+    for name in ("convolution", "resnet50"):
+        found = facts[name]
+        built = f"built in {found['build']['seconds']:.1f} s" if "build" in found else "not built"
+        ran = (
+            f", {found['timing']['median_ms']:.3f} ms ({found['timing']['regime']})"
+            if "timing" in found
+            else ""
+        )
+        failed = f"; {found['error']}" if "error" in found else ""
+        lines.append(f"- {name}: {built}{ran or ', not run'}{failed}")
+    return "\n".join(lines)
+
+
+def _cuda_graph(facts: Facts) -> str:
+    times = f"{facts['without']:.3f} ms without, {facts['with']:.3f} ms with a CUDA graph"
+    return f"ResNet-50, fp32, batch 1, onnxruntime: {times}."
+
+
+def _baselines(facts: Facts) -> str:
+    head = ("batch", "precision", "median ms", "p95 ms", "images/s", "repeats within")
+    rows = [
+        (
+            row["batch"], row["precision"], f"{row['median_ms']:.3f}", f"{row['p95_ms']:.3f}",
+            f"{row['images_per_s']:.0f}", f"{row['repeats_within']:.1%}",
+        )
+        for row in facts["rows"]
+    ]  # fmt: skip
+    return table(head, rows) + f"\n\nRegime: {facts['rows'][0]['regime']}."
+
+
+def _staircases(facts: Facts) -> str:
+    head = ("batch", "precision", "kernel", "widths", "least ms", "largest ms", "plateau", "seconds")
+    rows = [
+        (
+            curve["batch"], curve["precision"], curve["kernel"], len(curve["widths"]),
+            f"{min(curve['times_ms']):.4f}", f"{max(curve['times_ms']):.4f}",
+            plateau(curve["widths"], curve["times_ms"]), f"{curve['seconds']:.1f}",
+        )
+        for curve in facts["rows"]
+    ]  # fmt: skip
+    figures = "\n".join(f"![Kernel time over width]({name})" for name in facts["figures"])
+    return f"{table(head, rows)}\n\n{figures}"
+
+
+def plateau(widths: Sequence[int], times_ms: Sequence[float], noise: float = 0.05) -> int:
+    """The median length, in channels, of runs of widths whose time differs by less than `noise`."""
+    starts = [widths[0]]
+    level = times_ms[0]
+    for width, time_ms in zip(widths, times_ms, strict=True):
+        if abs(time_ms - level) > noise * level:
+            starts.append(width)
+            level = time_ms
+    lengths = sorted(b - a for a, b in zip(starts, [*starts[1:], widths[-1] + widths[0]], strict=True))
+    return lengths[len(lengths) // 2]
+
+
+def _compiled(facts: Facts) -> str:
+    head = (
+        "batch", "precision", "asked", "status", "before ms", "predicted ms", "measured ms", "speed-up",
+        "images/s before", "images/s after", "MACs kept", "compile s",
+    )  # fmt: skip
+    return table(head, [_compiled_row(row) for row in facts["rows"]])
+
+
+def _compiled_row(row: Facts) -> list[object]:
+    start = [row["batch"], row["precision"], f"{row['speedup_asked']}×"]
+    if "error" in row:
+        return [*start, row["error"].replace("|", "/").splitlines()[0], *[""] * 8]
+    numbers = [f"{row[name]:.3f}" for name in ("baseline_ms", "predicted_ms", "measured_ms")]
+    rates = [f"{row[name]:.0f}" for name in ("images_per_s_before", "images_per_s_after")]
+    kept, seconds = f"{row['macs_kept']:.0%}", f"{row['compile_seconds']:.0f}"
+    return [*start, row["status"], *numbers, f"{row['speedup']:.2f}×", *rates, kept, seconds]
+
+
+WRITERS = {
+    "environment": _environment, "onnxruntime": _onnxruntime, "tensorrt": _tensorrt, "rtx": _rtx,
+    "cuda_graph": _cuda_graph, "baselines": _baselines, "staircases": _staircases, "compiled": _compiled,
+}  # fmt: skip
+TITLES = {
+    "environment": "Machine", "onnxruntime": "onnxruntime", "tensorrt": "TensorRT", "rtx": "TensorRT-RTX",
+    "cuda_graph": "Launch cost", "baselines": "ResNet-50, unpruned",
+    "staircases": "Staircases", "compiled": "Compiled to HALP's two points",
+}  # fmt: skip
+
+
+def draw(curves: Sequence[Facts], folder: Path) -> list[str]:
+    """One PNG per batch and precision, a panel per kernel; the file names."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = []
+    for batch, precision in dict.fromkeys((curve["batch"], curve["precision"]) for curve in curves):
+        mine = [c for c in curves if (c["batch"], c["precision"]) == (batch, precision)]
+        figure, axes = pyplot.subplots(1, len(mine), figsize=(4 * len(mine), 3), squeeze=False)
+        for axis, curve in zip(axes[0], mine, strict=True):
+            axis.step(curve["widths"], curve["times_ms"], where="mid")
+            axis.plot(curve["widths"], curve["times_ms"], ".", markersize=3)
+            axis.set(title=curve["kernel"], xlabel="output channels", ylabel="ms", ylim=(0, None))
+        figure.suptitle(f"batch {batch}, {precision}")
+        figure.tight_layout()
+        name = f"staircase-batch{batch}-{precision}.png"
+        figure.savefig(folder / name, dpi=120)
+        pyplot.close(figure)
+        names.append(name)
+    return names

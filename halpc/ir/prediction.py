@@ -1,0 +1,61 @@
+"""How well a cost model predicts: predicted against measured, plan by plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted and measured latencies of plans that the model was not fitted to.
+
+    Attributes:
+        predicted_ms, measured_ms: one entry per plan.
+        factor: median of measured over predicted: what one end-to-end measurement would correct.
+    """
+
+    predicted_ms: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+    factor: float
+
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """|predicted / measured − 1| per plan, as the model stands."""
+        return tuple(abs(p / m - 1) for p, m in zip(self.predicted_ms, self.measured_ms, strict=True))
+
+    @property
+    def median_error(self) -> float:
+        """Median of the errors."""
+        return float(np.median(self.errors))
+
+    @property
+    def p90_error(self) -> float:
+        """The error that nine plans in ten do not exceed."""
+        return float(np.percentile(self.errors, 90))
+
+    @property
+    def r2(self) -> float:
+        """Share of the measured variance that the prediction explains (1 where nothing varies)."""
+        measured, predicted = np.array(self.measured_ms), np.array(self.predicted_ms)
+        varies = float(((measured - measured.mean()) ** 2).sum())
+        return 1 - float(((measured - predicted) ** 2).sum()) / varies if varies else 1.0
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data for reports."""
+        return {
+            "plans": len(self.predicted_ms),
+            "median_error": self.median_error,
+            "p90_error": self.p90_error,
+            "r2": self.r2,
+            "predicted_ms": list(self.predicted_ms),
+            "measured_ms": list(self.measured_ms),
+        }
+
+
+def judge(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Prediction:
+    """Put predictions and measurements side by side."""
+    ratio = np.median(np.array(measured_ms) / np.array(predicted_ms))
+    return Prediction(tuple(map(float, predicted_ms)), tuple(map(float, measured_ms)), float(ratio))

@@ -1,0 +1,327 @@
+"""profile: from a model and its coupling to what each kernel costs at any widths, measured on the device.
+
+    clusters   what the runtime runs as one kernel                      (clusters.py)
+    kernels    each with a signature, axes, and a model of its own      (kernels.py)
+    samples    of every signature, alone, adaptively                    (sampling.py, interpolate.py)
+    networks   whole, slimmed to a designed set of width mixes          (calibrate.py)
+
+Everything measured goes into the table as it is measured; what is there is not measured again, so an interrupted
+run resumes, and a second budget measures nothing. Without a profiler the table must have it all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+import onnx
+
+from halpc.errors import BackendError, TableError
+from halpc.ir.cost import CostModel
+from halpc.ir.dims import Leaf
+from halpc.ir.groups import Coupling
+from halpc.ir.latency import LayerTime
+from halpc.ir.model import Model
+from halpc.ir.prediction import Prediction, judge
+from halpc.ir.profiler import Profiler
+from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
+from halpc.units import UNITS
+from passes.calibrate import Calibrated, calibrate, mixes, network_key
+from passes.clusters import Cluster, clusters_by_rule, clusters_of, times_of
+from passes.interpolate import Point, Surface, on_line, step_of, surface
+from passes.kernels import Kernel, kernel_of
+from passes.proto import static_proto
+from passes.sampling import NOISE, Box, box_of, rounds
+from passes.slim import plan_for, slim
+
+log = logging.getLogger(__name__)
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+NETWORKS: Final = 20
+HELD_BACK: Final = 12
+_NEGLIGIBLE: Final = 0.002
+_BATCH: Final = 64
+_LAYER_RUNS: Final = 12
+_LEAST_SECONDS: Final = 0.15
+_RUNS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The latency model and how it came about.
+
+    Attributes:
+        cost: latency as a function of the groups' widths, in ms.
+        fit: how well the calibration networks are predicted by a model that was fitted without them.
+        samples: how many samples of kernels the model rests on.
+        networks: how many whole networks.
+        measured: how many of these samples and networks were measured now; the others were in the table.
+        steps: signature's description → per axis, the staircase's step in channels.
+        seconds: wall time of it all.
+    """
+
+    cost: CostModel
+    fit: Prediction
+    samples: int
+    networks: int
+    measured: int
+    steps: Mapping[str, tuple[int, ...]]
+    seconds: float
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data for reports."""
+        return {
+            "kernels": len(self.cost.charges),
+            "samples": self.samples,
+            "networks": self.networks,
+            "measured_now": self.measured,
+            "seconds": self.seconds,
+            "prediction": self.fit.as_json(),
+            "steps": {about: list(steps) for about, steps in self.steps.items()},
+        }
+
+
+def profile(
+    model: Model,
+    coupling: Coupling,
+    table: LatencyTable,
+    profiler: Profiler | None = None,
+    *,
+    grid: int = 8,
+    networks: int = NETWORKS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Profiled:
+    """The latency model of `model` on the table's device.
+
+    Args:
+        model: as loaded.
+        coupling: its groups.
+        table: samples taken before; grows by what is measured here.
+        profiler: measures what is missing; None: nothing is measured.
+        grid: widths that will be asked for are multiples of this.
+        networks: how many whole networks to measure in context.
+        progress: called with a stage's name, samples done and samples in all, as far as is known.
+
+    Raises:
+        TableError: there is no profiler, and the table does not fit the model.
+        BackendError: the runtime is missing or failed.
+    """
+    started = time.perf_counter()
+    run = _Run(model, coupling, table, profiler, grid, progress, network_key(model, coupling))
+    kernels = run.kernels()
+    surfaces = run.surfaces(kernels)
+    samples = run.networks(mixes(coupling, networks, grid, seed=0))
+    calibrated = calibrate(kernels, surfaces, samples)
+    steps = run.steps(kernels)
+    cost = CostModel(
+        "latency", UNITS["latency"], calibrated.fixed, calibrated.charges, _group_steps(kernels, steps, coupling)
+    )
+    return Profiled(
+        cost,
+        _left_out(kernels, surfaces, samples),
+        sum(len(table.lookup(s)) for s in {k.signature for k in kernels}),
+        len(samples),
+        run.measured,
+        {signature.about: found for signature, found in steps.items()},
+        time.perf_counter() - started,
+    )
+
+
+def held_back(
+    model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, *, grid: int = 8, plans: int = HELD_BACK
+) -> Prediction:
+    """Predict random plans that the model has not seen, then measure them end to end, interleaved.
+
+    The whole network is measured among them and the model scaled to it, as every compile does.
+    """
+    drawn = mixes(coupling, plans + 1, grid, seed=1)
+    protos = [_slimmed(model, coupling, widths) for widths in drawn]
+    timings = profiler.compare(protos, seconds=2 * sum(_seconds(profiled.cost.at(widths)) for widths in drawn))
+    measured = [timing.undisturbed_ms for timing in timings]
+    cost = profiled.cost.corrected(drawn[0], measured[0])
+    return judge([cost.at(widths) for widths in drawn[1:]], measured[1:])
+
+
+@dataclass(slots=True)
+class _Run:
+    """One profiling: what is known, and what was measured."""
+
+    model: Model
+    coupling: Coupling
+    table: LatencyTable
+    profiler: Profiler | None
+    grid: int
+    progress: Progress
+    key: str
+    measured: int = 0
+    shares: dict[str, float] = field(default_factory=dict)
+    clusters: tuple[Cluster, ...] = ()
+
+    def kernels(self) -> list[Kernel]:
+        """The model's kernels that widths change, from what the runtime fuses."""
+        structure = self.table.structure(self.key)
+        if structure is None:
+            structure = self._measure_structure()
+        self.clusters = clusters_of(self.model.twin, structure)
+        times, _ = times_of(self.clusters, self.model.twin, structure)
+        total = sum(times.values()) or math.inf
+        self.shares = {name: ms / total for name, ms in times.items()}
+        found = (kernel_of(cluster, self.model, self.coupling) for cluster in self.clusters)
+        return [kernel for kernel in found if kernel is not None]
+
+    def _measure_structure(self) -> tuple[LayerTime, ...]:
+        if self.profiler is None:
+            raise TableError(
+                f"{self.table.path}: the table does not fit the model: it was never profiled whole. Run `halpc"
+                " profile` with this model and shape on the device."
+            )
+        self.progress("profile: layers", 0, 1)
+        whole = static_proto(self.model.graph, self.model.shapes, self.model.header)
+        try:
+            layers = self.profiler.layers(whole, repetitions=_LAYER_RUNS)
+        except BackendError as error:
+            log.warning("layers are fused by rule of thumb: %s", error)
+            layers = tuple(LayerTime(c.name, "", (), 1.0, c.nodes) for c in clusters_by_rule(self.model.twin))
+        self.table.append_structure(self.key, layers)
+        return layers
+
+    def surfaces(self, kernels: Sequence[Kernel]) -> dict[str, Surface]:
+        """Signature key → what its kernels cost alone; those that hardly count are left out."""
+        by_signature: dict[Signature, list[Kernel]] = {}
+        for kernel in kernels:
+            by_signature.setdefault(kernel.signature, []).append(kernel)
+        counts = {s: sum(self.shares.get(k.name, 0.0) for k in ks) >= _NEGLIGIBLE for s, ks in by_signature.items()}
+        wanted = {s: ks for s, ks in by_signature.items() if counts[s]}
+        boxes = {s: box_of([k.sizes for k in ks], self.grid) for s, ks in wanted.items()}
+        if self.profiler is None:
+            self.table.require(wanted)
+        else:
+            self._sample({s: wanted[s][0] for s in wanted}, boxes)
+        found = {}
+        for signature, box in boxes.items():
+            samples = {w: s.ms for w, s in self.table.lookup(signature).items()}
+            if box.centre in samples:
+                found[signature.key] = surface(samples, box.sizes, box.centre)
+        return found
+
+    def _sample(self, kernels: Mapping[Signature, Kernel], boxes: Mapping[Signature, Box]) -> None:
+        """Measure in rounds, all signatures together, so that a round's samples are spread over time."""
+        wanted = [(s, w) for s, box in boxes.items() for w in box.first()]
+        for _ in rounds():
+            missing = [(s, w) for s, w in dict.fromkeys(wanted) if w not in self.table.lookup(s)]
+            if not missing:
+                break
+            self._measure(missing, kernels)
+            wanted = [
+                (s, w)
+                for s, box in boxes.items()
+                for w in box.finer({w: x.ms for w, x in self.table.lookup(s).items()})
+            ]
+
+    def _measure(self, points: Sequence[tuple[Signature, Point]], kernels: Mapping[Signature, Kernel]) -> None:
+        assert self.profiler is not None
+        done = 0
+        for start in range(0, len(points), _BATCH):
+            batch = points[start : start + _BATCH]
+            self.progress("profile: kernels", done, len(points))
+            models = [kernels[s].model(self.coupling, w) for s, w in batch]
+            found: dict[Signature, list[Sample]] = {}
+            for (signature, widths), ms in zip(batch, self.profiler.kernels(models), strict=True):
+                found.setdefault(signature, []).append(Sample(widths, float(ms)))
+            for signature, samples in found.items():
+                self.table.append(signature, samples)
+            done += len(batch)
+        self.measured += done
+        self.progress("profile: kernels", done, len(points))
+
+    def networks(self, wanted: Sequence[Mapping[str, int]]) -> list[NetworkSample]:
+        """Whole networks at the mixes of widths: from the table, else measured."""
+        known = self.table.networks(self.key)
+        points = {tuple(sorted(n.widths.items())) for n in known}
+        missing = [w for w in wanted if tuple(sorted(w.items())) not in points]
+        if self.profiler is not None and missing:
+            self._measure_networks(missing)
+        if not self.table.networks(self.key):
+            raise TableError(f"{self.table.path}: the table has no whole network of this model. Run `halpc profile`.")
+        return list(self.table.networks(self.key))
+
+    def _measure_networks(self, missing: Sequence[Mapping[str, int]]) -> None:
+        """Per layer each on its own, then end to end all of them in turns."""
+        assert self.profiler is not None
+        protos = [_slimmed(self.model, self.coupling, widths) for widths in missing]
+        layers: list[dict[str, float]] = []
+        for i, proto in enumerate(protos):
+            self.progress("profile: networks", i, len(protos) + 1)
+            layers.append(self._layers(proto))
+        timings = self.profiler.compare(protos, seconds=sum(_seconds(sum(times.values())) for times in layers))
+        for widths, timing, times in zip(missing, timings, layers, strict=True):
+            runs = len(timing.samples_ms)
+            self.table.append_network(NetworkSample(self.key, dict(widths), timing.undisturbed_ms, times, runs))
+        self.measured += len(missing)
+        self.progress("profile: networks", len(protos) + 1, len(protos) + 1)
+
+    def _layers(self, proto: onnx.ModelProto) -> dict[str, float]:
+        assert self.profiler is not None
+        try:
+            layers = self.profiler.layers(proto, repetitions=_LAYER_RUNS)
+        except BackendError as error:
+            log.debug("no times per layer: %s", error)
+            return {}
+        return times_of(self.clusters, self.model.twin, layers)[0]
+
+    def steps(self, kernels: Sequence[Kernel]) -> dict[Signature, tuple[int, ...]]:
+        """Per signature and axis, the staircase's step in channels."""
+        found: dict[Signature, tuple[int, ...]] = {}
+        for signature in {k.signature: None for k in kernels}:
+            samples = {w: s.ms for w, s in self.table.lookup(signature).items()}
+            box = box_of([k.sizes for k in kernels if k.signature == signature], self.grid)
+            if box.centre in samples:
+                found[signature] = tuple(
+                    step_of(on_line(samples, box.centre, axis), NOISE / 2) for axis in range(len(box.sizes))
+                )
+        return found
+
+
+def _seconds(ms: float) -> float:
+    """How long to measure a network that takes about `ms`."""
+    return max(_LEAST_SECONDS, _RUNS * ms / 1e3)
+
+
+def _slimmed(model: Model, coupling: Coupling, widths: Mapping[str, int]) -> onnx.ModelProto:
+    """The model at `widths`, its first channels kept: which ones are does not matter to latency."""
+    masks = {name: np.arange(coupling.groups[name].size) < size for name, size in widths.items()}
+    plan = plan_for(model, coupling, masks)
+    return static_proto(slim(model, coupling, plan), model.shapes, model.header)
+
+
+def _group_steps(
+    kernels: Sequence[Kernel], steps: Mapping[Signature, tuple[int, ...]], coupling: Coupling
+) -> dict[str, int]:
+    """Group name → its latency-aware group size: the largest step of the kernels that have it as an axis.
+
+    Source: HALP (arXiv 2110.10811), section 3.3: coupled layers take the largest.
+    """
+    found = dict.fromkeys(coupling.free(), 1)
+    for kernel in kernels:
+        for axis, step in zip(kernel.axes, steps.get(kernel.signature, ()), strict=False):
+            if isinstance(axis, Leaf) and axis.name in found:
+                found[axis.name] = max(found[axis.name], min(step, axis.size))
+    return found
+
+
+def _left_out(
+    kernels: Sequence[Kernel], surfaces: Mapping[str, Surface], networks: Sequence[NetworkSample], folds: int = 5
+) -> Prediction:
+    """Predict each fifth of the networks from the other four."""
+    predicted = np.zeros(len(networks))
+    for fold in range(min(folds, len(networks))):
+        train = [n for i, n in enumerate(networks) if i % folds != fold] or list(networks)
+        fitted: Calibrated = calibrate(kernels, surfaces, train)
+        for i in range(fold, len(networks), folds):
+            predicted[i] = fitted.at(networks[i].widths)
+    return judge(predicted.tolist(), [n.ms for n in networks])

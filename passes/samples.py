@@ -1,0 +1,93 @@
+"""Rows for least squares: which samples are fitted on, which are held back, which output positions are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from passes.calibration import Arrays, Calibration
+from passes.gram import Moments
+from passes.layers import Layer
+
+LEAST_ROWS = 10_000
+Sink: TypeAlias = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Batches to run, those to fit on first.
+
+    Attributes:
+        batches: per batch, an array per input of the model.
+        held_from: index of the first held-back batch.
+        count: samples in all.
+        held: the held-back samples.
+        seed: of the sampled positions.
+    """
+
+    batches: tuple[Arrays, ...]
+    held_from: int
+    count: int
+    held: Calibration
+    seed: int = 0
+
+    @classmethod
+    def split(cls, calibration: Calibration, *, held_share: float, batch: int, seed: int = 0) -> Samples:
+        """Holds back every 1/share-th sample; no batch holds both kinds."""
+        fit, held = calibration.split(held_share)
+        first = tuple(fit.batches(batch))
+        return cls((*first, *held.batches(batch)), len(first), len(fit) + len(held), held, seed)
+
+    def moments(
+        self,
+        layer: Layer,
+        number: int,
+        pairs: Iterable[tuple[NDArray[Any], ...]],
+        limit: int,
+        sink: Sink | None = None,
+    ) -> tuple[Moments, Moments]:
+        """Second moments of a layer's inputs and targets, over the samples to fit on and over those held back.
+
+        Args:
+            number: the layer's place in the order, which seeds its positions.
+            pairs: per batch, the layer's input, what its output should be, and more arrays like the output.
+            limit: most rows.
+            sink: gets the rows too: 0 or 1 for held back, inputs, targets and the additional arrays.
+        """
+        random = np.random.default_rng((self.seed, number))
+        both: list[Moments] = []
+        most = 0
+        for index, (data, target, *more) in enumerate(pairs):
+            if not both:
+                in_all = len(target) * self.count / len(next(iter(self.batches[0].values())))
+                most = max(1, round(limit / in_all))
+            picks = draw(len(target), layer.flat(target).shape[1], most, random)
+            rows, wanted = layer.rows(data, layer.sizes(target), picks), layer.targets(target, picks)
+            if not both:
+                shifts = rows.mean(axis=1, dtype=np.float64), wanted.mean(axis=1, dtype=np.float64)
+                both = [Moments.empty(*shifts), Moments.empty(*shifts)]
+            part = int(index >= self.held_from)
+            both[part].add(rows, wanted)
+            if sink is not None:
+                sink(part, rows, wanted, *(layer.targets(array, picks) for array in more))
+        return both[0], both[1]
+
+
+def draw(samples: int, positions: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """int64[samples, chosen]: one of every `positions / most` consecutive positions, drawn anew for each sample.
+
+    Samples consume the random stream one after another, so that the batch size does not matter.
+    """
+    if positions <= most:
+        return np.broadcast_to(np.arange(positions), (samples, positions))
+    drawn = (np.arange(most) + random.random((samples, most))) * (positions / most)
+    return np.minimum(drawn.astype(np.int64), positions - 1)
+
+
+def row_limit(unknowns: int, *, most: int, per_unknown: int) -> int:
+    """How many rows to look at: enough to determine the unknowns, never absurdly many."""
+    return min(most, max(LEAST_ROWS, per_unknown * unknowns))

@@ -1,0 +1,82 @@
+"""Residual branches that can vanish altogether: with no channels left inside, the branch is a constant.
+
+    y = x + conv2(relu(conv1(x)))      no channel of conv1 stays      y = x + bias of conv2
+
+A convolution or Gemm over no channels gives its bias at every position. Where everything that consumes a group
+does so and its result is only ever added to something of the full shape, the constant broadcasts there, and the
+nodes that made the branch are dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from halpc.ir.dims import Leaf, leaves
+from halpc.ir.groups import Coupling, Group
+from passes.weights import array_of
+
+CONSUMERS = ("Conv", "Gemm", "ConvTranspose")
+THROUGH = ("BatchNormalization", "Relu", "LeakyRelu", "Clip", "Identity", "Dropout", "HardSwish", "Sigmoid", "Mul")
+
+
+def vanishable(graph: gs.Graph, coupling: Coupling) -> tuple[str, ...]:
+    """Free groups that may go to width 0, by name."""
+    nodes = {node.name: node for node in graph.nodes}
+    outputs = {t.name for t in graph.outputs}
+    return tuple(name for name, g in coupling.free().items() if _may_vanish(g, nodes, coupling, outputs))
+
+
+def _may_vanish(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, outputs: set[str]) -> bool:
+    consumers = [nodes[m.node] for m in group.members if m.role == "in"]
+    alone = all(dim == Leaf(group.name, group.size) for dim in coupling.axes.values() if _contains(dim, group.name))
+    return bool(consumers) and alone and all(_ends_in_sum(node, outputs) for node in consumers)
+
+
+def _contains(dim: object, name: str) -> bool:
+    return any(leaf.name == name for leaf in leaves(dim))  # type: ignore[arg-type]
+
+
+def _ends_in_sum(node: gs.Node, outputs: set[str]) -> bool:
+    """Whether the node's result is only added to something of its own full shape."""
+    if node.op not in CONSUMERS or int(node.attrs.get("group", 1)) != 1:
+        return False
+    if not all(isinstance(t, gs.Constant) for t in node.inputs[1:]):
+        return False
+    tensor = node.outputs[0]
+    while True:
+        if tensor.name in outputs or len(tensor.outputs) != 1:
+            return False
+        reader = tensor.outputs[0]
+        if reader.op == "Add":
+            others = [t for t in reader.inputs if t is not tensor]
+            return len(others) == 1 and isinstance(others[0], gs.Variable) and list(others[0].shape) == list(tensor.shape)
+        if reader.op not in THROUGH or not all(isinstance(t, gs.Constant) for t in reader.inputs if t is not tensor):
+            return False
+        tensor = reader.outputs[0]
+
+
+def replace_empty(graph: gs.Graph, coupling: Coupling, vanished: Iterable[str]) -> None:
+    """Put constants where groups of no channels are consumed; dead nodes are left to cleanup."""
+    nodes = {node.name: node for node in graph.nodes}
+    for name in vanished:
+        for member in coupling.groups[name].members:
+            node = nodes.get(member.node)
+            if member.role == "in" and node is not None and node.outputs:
+                result = node.outputs[0]
+                result.inputs.clear()
+                result.to_constant(_bias(node, result))
+
+
+def _bias(node: gs.Node, result: gs.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+    """What the node gives when nothing comes in, as [1, C, 1, …] (or [C] for Gemm)."""
+    weight = node.inputs[1]
+    axis = 1 if node.op == "ConvTranspose" or (node.op == "Gemm" and not node.attrs.get("transB", 0)) else 0
+    width = int(weight.shape[axis])
+    values = np.zeros(width, dtype=weight.dtype)
+    if len(node.inputs) > 2:
+        values = np.broadcast_to(array_of(node.inputs[2]), (width,)) * np.asarray(node.attrs.get("beta", 1.0), dtype=weight.dtype)
+    rank = len(weight.shape)
+    return np.ascontiguousarray(values if node.op == "Gemm" else values.reshape(1, width, *[1] * (rank - 2)))

@@ -1,0 +1,148 @@
+"""A judge that shares no code with halpc: original file + plan.json against pruned.onnx.
+
+Every removed slice of every weight that the plan names is set to zero in the original file: in place where the
+name is an initializer, by a multiplication with a mask where it is computed from constants. Both models run in
+onnxruntime with all optimisations off; the tolerance is the network's own float noise.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+TYPES = {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(double)": "f8", "tensor(int64)": "i8", "tensor(int32)": "i4",
+         "tensor(uint8)": "u1", "tensor(int8)": "i1", "tensor(bool)": "?"}  # fmt: skip
+SIZES = {4: 224, 5: 64}  # of dynamic axes behind the first, by rank; 32 otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """error and tolerance are relative to the largest output; `moved` is how far masking moved the output."""
+
+    error: float
+    tolerance: float
+    moved: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether the pruned model equals the masked original."""
+        return self.error <= self.tolerance
+
+
+def judge(original: Path, plan: Path, pruned: Path, seed: int = 7) -> Judgement:
+    """Compare; shapes of dynamic axes as halpc assumes them."""
+    keep = json.loads(plan.read_text())["keep"]
+    before = session(onnx.load(original))
+    masked = session(mask(onnx.load(original), keep))
+    after = session(onnx.load(pruned))
+    feeds = inputs(masked, seed)
+    expected = masked.run(None, feeds)
+    nudged = {k: (v * (1 + 1e-6 * np.sign(np.random.default_rng(1).standard_normal(v.shape)))).astype(v.dtype)
+              if v.dtype.kind == "f" else v for k, v in feeds.items()}  # fmt: skip
+    noise = distance(expected, masked.run(None, nudged))
+    half = any(v.dtype == np.float16 for v in expected if isinstance(v, np.ndarray))
+    tolerance = max(2e-2 if half else 1e-4, 50 * noise)
+    return Judgement(
+        distance(expected, after.run(None, feeds)),
+        min(tolerance, 0.1),
+        distance(expected, before.run(None, feeds)),
+    )
+
+
+def mask(model: onnx.ModelProto, keep: dict[str, dict[str, list[int]]]) -> onnx.ModelProto:
+    """The original with the removed slices of its weights set to zero."""
+    initializers = {t.name: t for t in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for name, axes in keep.items():
+        if name in initializers:
+            values = numpy_helper.to_array(initializers[name]).copy()
+            if (values.dtype.kind in "fiu" and values.dtype not in (np.int64,)) or values.dtype.name == "bfloat16":
+                blank(values, axes)
+                initializers[name].CopyFrom(numpy_helper.from_array(values, name))
+        elif name in producers and producers[name].op_type == "Constant":
+            tensor = producers[name].attribute[0].t
+            values = numpy_helper.to_array(tensor).copy()
+            if values.dtype.kind == "f":
+                blank(values, axes)
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        elif name in producers:
+            multiply(model, producers[name], name, axes)
+        else:
+            raise AssertionError(f"the plan names {name}, which the original does not have")
+    return model
+
+
+def blank(values: np.ndarray, axes: dict[str, list[int]]) -> None:
+    for axis, kept in axes.items():
+        gone = np.setdiff1d(np.arange(values.shape[int(axis)]), kept)
+        values[(slice(None),) * int(axis) + (gone,)] = 0
+
+
+def multiply(model: onnx.ModelProto, node: onnx.NodeProto, name: str, axes: dict[str, list[int]]) -> None:
+    """name ← name · mask, right behind its producer; the mask's length is the largest kept index's axis."""
+    raw = f"{name}__unmasked"
+    node.output[list(node.output).index(name)] = raw
+    place = list(model.graph.node).index(node) + 1
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(onnx.ValueInfoProto(name=raw))
+    one = session(probe)
+    value = one.run([raw], inputs(one, 0))[0]
+    ones = np.ones_like(value)
+    blank(ones, axes)
+    model.graph.initializer.append(numpy_helper.from_array(ones, f"{name}__mask"))
+    model.graph.node.insert(place, helper.make_node("Mul", [raw, f"{name}__mask"], [name]))
+
+
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """No optimisations: some of them are wrong on some networks."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def inputs(run: ort.InferenceSession, seed: int) -> dict[str, np.ndarray]:
+    """Random inputs; every dynamic first axis is 1."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for value in run.get_inputs():
+        rank = len(value.shape)
+        shape = [n if isinstance(n, int) else (1 if i == 0 else SIZES.get(rank, 32)) for i, n in enumerate(value.shape)]
+        dtype = np.dtype(TYPES[value.type])
+        if dtype.kind == "f":
+            feeds[value.name] = rng.standard_normal(shape).astype(dtype)
+        elif dtype == np.uint8:
+            feeds[value.name] = rng.integers(0, 256, shape).astype(dtype)
+        elif dtype.kind == "b":
+            feeds[value.name] = np.ones(shape, dtype)
+        else:
+            feeds[value.name] = rng.integers(0, 2, shape).astype(dtype)
+    return feeds
+
+
+def distance(a: list, b: list) -> float:
+    """Largest difference relative to the output's largest magnitude."""
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        if x.shape != y.shape:
+            return float("inf")
+        if x.size and x.dtype.kind == "f":
+            x, y = x.astype(np.float64), y.astype(np.float64)
+            different = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+            if different.any():
+                scale = np.abs(x[np.isfinite(x)]).max(initial=1e-12)
+                gap = np.abs(x[different] - y[different]).max()
+                worst = max(worst, float(gap / scale) if np.isfinite(gap) else float("inf"))
+        elif x.size and x.dtype.kind in "iu":
+            worst = max(worst, 0.01 * float(np.mean(x != y)))
+    return worst

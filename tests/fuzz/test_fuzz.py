@@ -1,0 +1,50 @@
+"""slim equals masked on random networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import pytest
+
+from passes.couple import couple
+from passes.load import load
+from passes.slim import plan_for, slim
+from passes.verify import verify
+from tests.fuzz.grow import grow
+
+SHORT, LONG, BATCH = 150, 10_000, 50
+
+
+def check(seed: int, folder: Path) -> bool:
+    """Grow, prune at random, compare; whether anything could be pruned."""
+    path = folder / "fuzz.onnx"
+    onnx.save(grow(seed), path)
+    model = load(path)
+    coupling = couple(model.twin)
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for name, group in coupling.free().items():
+        masks[name] = rng.random(group.size) < rng.uniform(0.2, 0.9)
+        masks[name][rng.integers(group.size)] = True
+    plan = plan_for(model, coupling, masks)
+    pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
+    verify(model, plan, pruned, seeds=1)
+    if any(model.dynamic.values()):
+        verify(replace(model, shapes={n: (3, *s[1:]) for n, s in model.shapes.items()}), plan, pruned, seeds=1)
+    return bool(plan.keep)
+
+
+@pytest.mark.parametrize("start", range(0, SHORT, BATCH))
+def test_slim_equals_masked_on_random_networks(start: int, tmp_path: Path) -> None:
+    pruned = [check(seed, tmp_path) for seed in range(start, start + BATCH)]
+    assert np.mean(pruned) > 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(SHORT, LONG, BATCH))
+def test_slim_equals_masked_on_many_random_networks(start: int, tmp_path: Path) -> None:
+    assert np.mean([check(seed, tmp_path) for seed in range(start, start + BATCH)]) > 0.7

@@ -1,0 +1,46 @@
+"""Rows of operators with weights, pools and resampling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.passes.rules.row import Row, row
+
+f32, i64 = np.float32, np.int64
+
+ROWS: list[Row] = [
+    row("Conv", "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
+    row("Conv", "f2,6,5 w4,6,3", "a,b,! c,b,! -> a,c,!", auto_pad="SAME_UPPER"),
+    row("Conv", "f2,6,3,3,3 w4,6,2,2,2", "a,b,!,!,! c,b,!,!,! -> a,c,!,!,!"),
+    row("Conv", "f2,6,5,5 w6,3,3,3 w6", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", group=2),
+    row("Conv", "f2,6,5,5 w6,1,3,3 w6", "a,b,!,! b,1,!,! b -> a,b,!,!", group=6),
+    row("Conv", "f2,6,5,5 w12,1,3,3", "a,b,!,! b·c,1,!,! -> a,b·c,!,!", group=6),
+    row("ConvTranspose", "f2,6,5,5 w6,4,2,2 w4", "a,b,!,! b,c,!,! c -> a,c,!,!", strides=[2, 2]),
+    row("ConvTranspose", "f2,6,5,5 w6,2,2,2 w4", "a,b·c,!,! b·c,d,!,! b·d -> a,b·d,!,!", group=2),
+    row("DeformConv", "f2,6,5,5 w4,6,3,3 f2,18,3,3 w4", "a,b,!,! c,b,!,! a,!,!,! c -> a,c,!,!", opset=19),
+    row(
+        "DeformConv", "f1,6,5,5 w4,6,3,3 f1,36,3,3", "1,!·a,!,! b,!·a,!,! 1,!,!,! -> 1,b,!,!", opset=19, offset_group=2
+    ),
+    row("MaxPool", "f2,6,4,4", "a,b,!,! -> a,b,!,!", kernel_shape=[2, 2]),
+    row("MaxPool", "f2,6,4,4", "!,!,!,! -> !,!,!,! !,!,!,!", kernel_shape=[2, 2], outputs=2),
+    row("AveragePool", "f2,6,4,4", "a,b,!,! -> a,b,!,!", kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
+    row("LpPool", "f2,6,4,4", "a,b,!,! -> a,b,!,!", kernel_shape=[2, 2]),
+    *(row(op, "f2,6,4,4", "a,b,!,! -> a,b,1,1") for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
+    row("Resize", "f2,6,4,4 _ #", "a,b,!,! -> a,b,!,!", f32([1, 1, 2, 2])),
+    row("Resize", "f2,6,4,4 _ _ #", "a,b,!,! -> a,b,!,!", i64([2, 6, 8, 8]), mode="linear"),
+    row("Resize", "f2,6,4,4 _ #", "a,!,b,c -> a,!,b,c", f32([2]), axes=[1]),
+    row("Upsample", "f2,6,4,4 #", "a,b,!,! -> a,b,!,!", f32([1, 1, 2, 2]), opset=9),
+    row("DepthToSpace", "f2,12,3,3", "a,!·b,!,! -> a,b,!,!", blocksize=2),
+    row("DepthToSpace", "f2,12,3,3", "a,b·!,!,! -> a,b,!,!", blocksize=2, mode="CRD"),
+    row("SpaceToDepth", "f2,3,4,4", "a,b,!,! -> a,!·b,!,!", blocksize=2),
+    row("Col2Im", "f2,12,4 # #", "a,b·!,! -> a,b,!,!", i64([4, 4]), i64([2, 2]), strides=[2, 2]),
+    row("GridSample", "f2,6,4,4 f2,3,3,2", "a,b,!,! a,!,!,! -> a,b,!,!"),
+    row("RoiAlign", "f2,6,4,4 f3,4 #", "!,a,!,! !,! -> !,a,!,!", i64([0, 1, 0]), output_height=2, output_width=2),
+    row("MaxRoiPool", "f2,6,4,4 f3,5", "!,a,!,! !,! -> !,a,!,!", pooled_shape=[2, 2], runs=False),
+    row("CenterCropPad", "f4,6 #", "a,! -> a,!", i64([4]), axes=[1], runs=False),
+    row("Det", "f5,3,3", "a,!,! -> a"),
+    row("LSTM", "f3,2,6 w1,8,6 w1,8,2", "!,!,a 1,!,a 1,!,! -> !,1,!,!", hidden_size=2),
+    row("GRU", "f3,2,6 w1,6,6 w1,6,2", "!,!,a 1,!,a 1,!,! -> !,1,!,!", hidden_size=2),
+    row("RNN", "f3,2,6 w1,2,6 w1,2,2 w1,4", "!,!,a 1,!,a 1,!,! 1,! -> !,1,!,!", hidden_size=2),
+    row("ReverseSequence", "f3,2,6 #", "!,!,a -> !,!,a", i64([2, 3])),
+]

@@ -1,0 +1,154 @@
+"""What least squares sees of a layer is what the layer computes: rows times weights plus bias, for every operator."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from passes.constants import Constants
+from passes.layers import Layer, make_layer
+from passes.segments import open_session
+
+ROWS = {
+    "plain": ("y = Conv<pads=[1,1,1,1]>(x, w, b)", [2, 4, 6, 5], [3, 4, 3, 3], [3]),
+    "no bias": ("y = Conv(x, w)", [2, 4, 6, 5], [3, 4, 3, 2], None),
+    "strided and dilated": (
+        "y = Conv<strides=[2,1], dilations=[1,2], pads=[1,0,2,1]>(x, w, b)",
+        [2, 4, 9, 8],
+        [3, 4, 3, 3],
+        [3],
+    ),
+    "same upper": ('y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w, b)', [2, 4, 7, 8], [3, 4, 3, 2], [3]),
+    "same lower": ('y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w, b)', [2, 4, 7, 8], [3, 4, 3, 2], [3]),
+    "valid": ('y = Conv<auto_pad="VALID">(x, w, b)', [2, 4, 7, 8], [3, 4, 3, 2], [3]),
+    "grouped": ("y = Conv<group=2>(x, w, b)", [2, 4, 6, 5], [6, 2, 3, 3], [6]),
+    "depthwise with multiplier": ("y = Conv<group=4, pads=[1,1,1,1]>(x, w, b)", [2, 4, 6, 5], [8, 1, 3, 3], [8]),
+    "one axis": ("y = Conv<pads=[2,1]>(x, w, b)", [2, 4, 9], [3, 4, 3], [3]),
+    "three axes": ("y = Conv<pads=[1,0,1,1,0,1]>(x, w, b)", [2, 3, 4, 5, 3], [2, 3, 2, 3, 2], [2]),
+    "transposed": (
+        "y = ConvTranspose<strides=[2,2], pads=[1,1,1,1], output_padding=[1,0]>(x, w, b)",
+        [2, 4, 4, 5],
+        [4, 3, 3, 3],
+        [3],
+    ),
+    "transposed grouped": (
+        "y = ConvTranspose<group=2, strides=[1,2], dilations=[2,1]>(x, w, b)",
+        [2, 4, 4, 5],
+        [4, 3, 3, 2],
+        [6],
+    ),
+    "transposed same": (
+        'y = ConvTranspose<auto_pad="SAME_UPPER", strides=[2,2]>(x, w, b)',
+        [2, 4, 4, 5],
+        [4, 3, 3, 3],
+        [3],
+    ),
+    "transposed to a shape": (
+        "y = ConvTranspose<output_shape=[9,9], strides=[2,2]>(x, w, b)",
+        [2, 4, 4, 5],
+        [4, 3, 3, 3],
+        [3],
+    ),
+    "gemm": ("y = Gemm(x, w, b)", [5, 4], [4, 3], [3]),
+    "gemm scaled": ("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)", [5, 4], [3, 4], [3]),
+    "matmul": ("y = MatMul(x, w)", [2, 5, 4], [4, 3], None),
+    "matmul and add": ("u = MatMul(x, w)\n y = Add(b, u)", [2, 5, 4], [4, 3], [3]),
+}
+
+
+def _model(body: str, shape: list[int], weight: list[int], bias: list[int] | None) -> onnx.ModelProto:
+    sizes = ",".join(str(size) for size in shape)
+    text = f"""<ir_version: 9, opset_import: ["" : 17]>
+    g (float[{sizes}] x) => (float[] y) {{ {body} }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.output[0].CopyFrom(onnx.ValueInfoProto(name="y"))
+    random = np.random.default_rng(3)
+    for name, dims in (("w", weight), ("b", bias)):
+        if dims is not None:
+            model.graph.initializer.append(numpy_helper.from_array(random.normal(size=dims).astype(np.float32), name))
+    return model
+
+
+def _layer(model: onnx.ModelProto) -> tuple[Layer, Constants]:
+    constants = Constants(model)
+    layer = make_layer(model.graph.node[0], 0, constants)
+    assert isinstance(layer, Layer)
+    return layer, constants
+
+
+def _compute(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    return np.asarray(open_session(model, 1).run(["y"], {"x": x})[0])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_times_weights_are_the_layers_output(name: str) -> None:
+    body, shape, weight, bias = ROWS[name]
+    model = _model(body, shape, weight, bias)
+    layer, constants = _layer(model)
+    assert layer.output == "y"
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    y = _compute(model, x)
+    picks = np.broadcast_to(np.arange(layer.flat(y).shape[1]), (len(y), layer.flat(y).shape[1]))
+    predicted = layer.rows(x, layer.sizes(y), picks) @ layer.weights(constants) + layer.biases(constants)[:, None]
+    np.testing.assert_allclose(predicted, layer.targets(y, picks), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_storing_what_was_read_changes_nothing(name: str) -> None:
+    body, shape, weight, bias = ROWS[name]
+    model = _model(body, shape, weight, bias)
+    layer, constants = _layer(model)
+    before = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    layer.store(constants, layer.weights(constants))
+    if bias is not None:
+        layer.store_bias(constants, layer.biases(constants))
+    for item in model.graph.initializer:
+        np.testing.assert_allclose(numpy_helper.to_array(item), before[item.name], rtol=1e-6)
+
+
+def test_picked_positions_are_those_rows_of_all() -> None:
+    body, shape, weight, bias = ROWS["strided and dilated"]
+    model = _model(body, shape, weight, bias)
+    layer, _ = _layer(model)
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    y = _compute(model, x)
+    positions = layer.flat(y).shape[1]
+    everything = layer.rows(x, layer.sizes(y), np.broadcast_to(np.arange(positions), (2, positions)))
+    some = layer.rows(x, layer.sizes(y), np.array([[0, 5], [7, 2]]))
+    np.testing.assert_array_equal(some[0], everything[0][[0, 5, positions + 7, positions + 2]])
+
+
+def test_batch_normalisation_is_a_scale_and_a_shift_per_channel() -> None:
+    names = ["scale", "bias", "mean", "variance"]
+    node = helper.make_node("BatchNormalization", ["x", *names], ["y"], epsilon=1e-3)
+    random = np.random.default_rng(5)
+    values = [numpy_helper.from_array(random.uniform(0.5, 2, 4).astype(np.float32), name) for name in names]
+    x_info = helper.make_tensor_value_info("x", 1, [3, 4, 2, 2])
+    graph = helper.make_graph([node], "g", [x_info], [onnx.ValueInfoProto(name="y")], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    layer, constants = _layer(model)
+    x = random.normal(size=(3, 4, 2, 2)).astype(np.float32)
+    y = _compute(model, x)
+    picks = np.broadcast_to(np.arange(4), (3, 4))
+    weights, bias = layer.weights(constants), layer.biases(constants)
+    np.testing.assert_allclose(
+        layer.rows(x, (2, 2), picks) @ weights + bias[:, None], layer.targets(y, picks), atol=1e-5
+    )
+    layer.store(constants, 2 * weights)
+    layer.store_bias(constants, bias + 1)
+    expected = 2 * (y - bias.reshape(1, 4, 1, 1)) + bias.reshape(1, 4, 1, 1) + 1
+    np.testing.assert_allclose(_compute(model, x), expected, atol=1e-5)
+
+
+def test_a_shared_weight_is_refused_with_the_reason() -> None:
+    model = _model("u = MatMul(x, w)\n y = MatMul(u, w)", [5, 4], [4, 4], None)
+    refusal = make_layer(model.graph.node[0], 0, Constants(model))
+    assert isinstance(refusal, str)
+    assert "shared by 2 nodes" in refusal
+
+
+def test_a_product_of_two_activations_is_no_layer() -> None:
+    model = _model("y = MatMul(x, x)", [4, 4], [1, 1], None)
+    assert make_layer(model.graph.node[0], 0, Constants(model)) is None

@@ -1,0 +1,209 @@
+"""Running an engine against the clock, with a TensorRT and a CUDA that only keep account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from halpc.errors import BackendError, CalibrationError
+from profilers import trt_time
+
+HALF = SimpleNamespace(name="HALF", itemsize=2)
+BF16 = SimpleNamespace(name="BF16", itemsize=2)
+INPUT, OUTPUT = "input", "output"
+
+
+class FakeCuda:
+    """Memory is a dictionary; time is the number of runs."""
+
+    name = "fake"
+
+    def __init__(self, *, graphs: bool = True) -> None:
+        self.memory: dict[int, Any] = {}
+        self.runs = 0
+        self.graphs = graphs
+
+    def allocate(self, size_bytes: int) -> int:
+        self.memory[len(self.memory) + 1] = size_bytes
+        return len(self.memory)
+
+    def free(self, address: int) -> None:
+        del self.memory[address]
+
+    def upload(self, address: int, array: Any) -> None:
+        assert array.nbytes == self.memory[address]
+        self.memory[address] = array
+
+    def stream(self) -> str:
+        return "stream"
+
+    def handle(self, stream: Any) -> int:
+        return 7
+
+    def synchronize(self, stream: Any) -> None:
+        """Nothing is ever pending."""
+
+    def event(self, stream: Any) -> int:
+        return self.runs
+
+    def elapsed_ms(self, start: Any, stop: Any) -> float:
+        return float(stop - start)
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> str | None:
+        work()
+        return "graph" if self.graphs else None
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        self.runs += 1
+
+
+class FakeContext:
+    """An execution context of a network x → y that reports two layers where a profiler listens."""
+
+    def __init__(self, cuda: FakeCuda, *, fine: bool = True) -> None:
+        self.cuda, self.fine = cuda, fine
+        self.shape: tuple[int, ...] = (-1, 4)
+        self.profiler: Any = None
+        self.addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return shape[0] <= 8
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.shape
+
+    def get_max_output_size(self, name: str) -> int:
+        return 64
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, handle: int) -> bool:
+        assert handle == 7
+        self.cuda.runs += 1
+        if self.profiler is not None:
+            self.profiler.report_layer_time("conv", 10.0 / self.cuda.runs)
+            self.profiler.report_layer_time("gemm", 1.0)
+        return self.fine
+
+
+class FakeEngine:
+    """Two tensors, the input's first axis dynamic."""
+
+    num_io_tensors = 2
+
+    def __init__(self, context: Any, kind: Any = HALF) -> None:
+        self.context, self.kind = context, kind
+
+    def create_execution_context(self) -> Any:
+        return self.context
+
+    def get_tensor_name(self, index: int) -> str:
+        return ("x", "y")[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return INPUT if name == "x" else OUTPUT
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, 4)
+
+    def get_tensor_profile_shape(self, name: str, number: int) -> list[tuple[int, ...]]:
+        return [(1, 4), (2, 4), (8, 4)]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return self.kind
+
+
+class Listener:
+    """`trt.IProfiler` and `trt.ILogger`."""
+
+    WARNING = 2
+
+
+def vendor(engine: Any) -> Any:
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
+    mode = SimpleNamespace(INPUT=INPUT, OUTPUT=OUTPUT)
+    return SimpleNamespace(
+        ILogger=Listener, IProfiler=Listener, TensorIOMode=mode, Runtime=lambda logger: runtime
+    )
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0: loaded.run())
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    (tmp_path / "m.plan").write_bytes(b"plan")
+    return tmp_path / "m.plan"
+
+
+def loaded(plan: Path, cuda: FakeCuda, *, kind: Any = HALF, shapes: Any = None, feeds: Any = None) -> Any:
+    engine = FakeEngine(FakeContext(cuda), kind)
+    return trt_time.open_engine(vendor(engine), cuda, plan, shapes=shapes or {}, feeds=feeds or {})
+
+
+def test_dynamic_inputs_run_at_the_profiles_optimum(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda())
+    assert opened.context.shape == (2, 4)
+    assert opened.cuda.memory[opened.context.addresses["x"]].dtype == np.float16
+    assert opened.cuda.memory[opened.context.addresses["y"]] == 64
+
+
+def test_feeds_are_cast_to_the_engines_type_and_their_shape_checked(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda(), feeds={"x": np.ones((2, 4), np.float32)})
+    assert opened.cuda.memory[opened.context.addresses["x"]].tolist() == [[1.0] * 4] * 2
+    with pytest.raises(CalibrationError, match=r"input x has shape \(1, 4\), the engine runs at \(2, 4\)"):
+        loaded(plan, FakeCuda(), feeds={"x": np.ones((1, 4), np.float32)})
+
+
+def test_a_shape_outside_the_profile_is_refused(plan: Path) -> None:
+    with pytest.raises(BackendError, match="outside its profile"):
+        loaded(plan, FakeCuda(), shapes={"x": (9, 4)})
+
+
+def test_types_that_numpy_lacks_stay_zero(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda(), kind=BF16)
+    assert opened.cuda.memory[opened.context.addresses["x"]] == 16
+
+
+def test_an_engine_that_does_not_load_is_an_error(plan: Path) -> None:
+    with pytest.raises(BackendError, match=r"could not load the engine m.plan .*tied to GPU and version"):
+        trt_time.open_engine(vendor(None), FakeCuda(), plan, shapes={}, feeds={})
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_race_gives_every_engine_equally_many_runs(plan: Path, graphs: bool) -> None:
+    cuda = FakeCuda(graphs=graphs)
+    engines = [loaded(plan, cuda), loaded(plan, cuda)]
+    times = trt_time.race(engines, seconds=0.0)
+    assert times == [[1.0] * trt_time.BURST] * 2
+    assert ("CUDA graph" in trt_time.regime(cuda, graphs)) is True
+    assert ("no CUDA graph" in trt_time.regime(cuda, graphs)) is not graphs
+
+
+def test_a_run_that_fails_is_an_error(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda())
+    opened.context.fine = False
+    with pytest.raises(BackendError, match="could not run the engine"):
+        opened.run()
+
+
+def test_layers_are_timed_run_by_run_in_order(plan: Path) -> None:
+    names, times = trt_time.time_layers(loaded(plan, FakeCuda()), repetitions=3)
+    assert names == ["conv", "gemm"]
+    assert times == [[pytest.approx(10.0 / run), 1.0] for run in (3, 4, 5)]
+
+
+def test_closing_gives_all_memory_back(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda())
+    opened.close()
+    assert opened.cuda.memory == {}
