@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from halpc import __version__
 from halpc.errors import UsageError
@@ -13,7 +14,7 @@ from halpc.units import Budget, parse_budget, parse_shape
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
             5 verification failed · 6 backend missing · 7 measured over budget · 130 interrupted (resumable)"""
-SCORES = ("auto", "l1", "l2", "bn", "sp-lamp")
+SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 PROFILERS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
@@ -44,7 +45,7 @@ def parser_for(commands_of: object) -> argparse.ArgumentParser:
     return parser
 
 
-Commands = argparse._SubParsersAction  # argparse has no public name for it
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"  # argparse has no public name for it
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +59,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
                         help="let channels under a mean or LayerNorm go; the result is approximate")  # fmt: skip
 
 
-def _compile_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("compile", parents=[shared], help="prune a model to a budget", epilog=EXIT_CODES,
+def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("compile", parents=[shared], help="prune a model to a budget", epilog=EXIT_CODES,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     _model_arguments(parser)
     _compile_arguments(parser)
@@ -79,7 +80,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     score = parser.add_argument_group("importance")
     score.add_argument("--importance", type=Path, action="append", default=[], metavar="FILE",
                        help=".npz, .safetensors or .json from a training framework (repeatable: summed)")  # fmt: skip
-    score.add_argument("--score", choices=SCORES, default="auto", help="built-in score when there is no file")
+    score.add_argument("--score", choices=SCORES, default="auto", help="built-in score; energy and unrecoverable look at the calibration inputs; with a file: added")
     data = parser.add_argument_group("data")
     data.add_argument("--calibration", type=Path, metavar="INPUTS", help=".npz, folder of .npy, or folder of images")
     data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
@@ -106,23 +107,23 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
     device.add_argument("--precision", choices=PRECISIONS, default="fp32")
 
 
-def _inspect_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("inspect", parents=[shared], help="what may shrink, with what, and what may not")
+def _inspect_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("inspect", parents=[shared], help="what may shrink, with what, and what may not")
     _model_arguments(parser)
     parser.add_argument("--graph", type=Path, metavar="FILE", help="draw the coupling: .graphml, .dot or .svg")
     return parser
 
 
-def _explain_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("explain", parents=[shared], help="why a layer is pinned, or why two are tied")
+def _explain_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("explain", parents=[shared], help="why a layer is pinned, or why two are tied")
     _model_arguments(parser)
     parser.add_argument("layer", help="name of a layer")
     parser.add_argument("other", nargs="?", help="another layer: why are the two tied?")
     return parser
 
 
-def _sweep_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("sweep", parents=[shared], help="one profile, many budgets: the frontier")
+def _sweep_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("sweep", parents=[shared], help="one profile, many budgets: the frontier")
     _model_arguments(parser)
     _compile_arguments(parser)
     parser.add_argument("--points", type=_positive, metavar="N", help="N budgets on latency from 95%% to 25%%")
@@ -130,16 +131,18 @@ def _sweep_command(commands: Commands[argparse.ArgumentParser], shared: argparse
     return parser
 
 
-def _profile_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("profile", parents=[shared], help="measure a latency table, for use here or elsewhere")
+def _profile_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("profile", parents=[shared], help="measure a latency table, for use here or elsewhere")
     _model_arguments(parser)
     _device_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the table to write or to extend")
+    parser.add_argument("--align", type=_positive, metavar="N", help="widths will be multiples of N (default 8)")
+    parser.add_argument("--check", action="store_true", help="also predict random plans, measure them, and say how well")
     return parser
 
 
-def _bench_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("bench", parents=[shared], help="compare models, measured interleaved, with intervals")
+def _bench_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("bench", parents=[shared], help="compare models, measured interleaved, with intervals")
     parser.add_argument("models", type=Path, nargs="+", help="ONNX files; the first is the baseline")
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--batch", type=_positive)
@@ -149,8 +152,8 @@ def _bench_command(commands: Commands[argparse.ArgumentParser], shared: argparse
     return parser
 
 
-def _schedule_command(commands: Commands[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = commands.add_parser("schedule", parents=[shared], help="targets for pruning in steps while training")
+def _schedule_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser("schedule", parents=[shared], help="targets for pruning in steps while training")
     parser.add_argument("--latency", required=True, metavar="SHARE", help="the last target, as 55%% or 1.8x")
     parser.add_argument("--steps", type=_positive, required=True, metavar="K")
     return parser

@@ -86,18 +86,21 @@ def _inspected(args: argparse.Namespace) -> Any:
 
 def profile(args: argparse.Namespace) -> int:
     """Measure a latency table into a file."""
-    from halpc.closed_loop import table_for
+    from halpc.measuring import measure_table
     from halpc.show import progress_bar
 
     with progress_bar(quiet=args.quiet or args.json) as progress:
-        found = table_for(args, progress)
-    _print(found) if args.json else print("\n".join(f"{key:<12}{value}" for key, value in found.items()))
+        found = measure_table(args, progress)
+    if args.json:
+        _print(found)
+    else:
+        print("\n".join(f"{key:<14}{value}" for key, value in found.items()))
     return 0
 
 
 def bench(args: argparse.Namespace) -> int:
     """Compare models, measured interleaved."""
-    from halpc.benching import compare
+    from halpc.measuring import compare
     from halpc.show import show_comparison
 
     comparison = compare(args)

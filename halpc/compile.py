@@ -9,28 +9,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from halpc import closed_loop, summary
-from halpc.errors import BackendError, OverBudgetError
+from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
+from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from passes import count
 from passes.calibration import load_calibration
 from passes.couple import couple
+from passes.data_score import score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.members import produced_by
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import recover
-from passes.score import score_from_file, score_from_weights
+from passes.score import DATA_SCORES, combined, continued, from_channels, score_from_file, score_from_weights
+from passes.uses import uses_of
 from passes.vanish import vanishable
 from passes.verify import verify
 from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
+
+AUTO, AUTO_WITH_DATA = "l2", "energy"  # built-in scores when nothing is said, without and with calibration inputs
 
 Stages: TypeAlias = tuple[tuple[str, Callable[[Job], None]], ...]
 
@@ -86,14 +92,37 @@ def _couple(job: Job) -> None:
 
 def _score(job: Job) -> None:
     options, graph = job.options, job.model.twin
-    if options.importance:
-        parts = [score_from_file(path, graph, job.coupling) for path in options.importance]
-        job.saliency = parts[0] if len(parts) == 1 else summary.added(parts)
-    else:
-        kind = "l2" if options.score == "auto" else options.score
-        job.saliency = score_from_weights(kind, graph, job.coupling)
+    parts = [score_from_file(path, graph, job.coupling) for path in options.importance]
+    kind = options.score
+    if kind == "auto" and not parts:
+        kind = AUTO_WITH_DATA if job.calibration is not None else AUTO
+    if kind in DATA_SCORES:
+        parts.append(_score_from_data(job, kind))
+    elif kind != "auto":
+        parts.append(score_from_weights(kind, graph, job.coupling))
+    job.saliency = parts[0] if len(parts) == 1 else combined(parts)
     if options.resume is not None:
-        job.saliency, job.ceilings = summary.continued(job.saliency, read_plan(options.resume), job.coupling)
+        job.saliency, job.ceilings = continued(job.saliency, read_plan(options.resume), job.coupling)
+
+
+def _score_from_data(job: Job, kind: str) -> Saliency:
+    """Importance from the activations on the calibration inputs.
+
+    Raises:
+        UsageError: there are none.
+    """
+    if job.calibration is None:
+        raise UsageError(f"--score {kind} looks at activations: give --calibration")
+    model = proto_of(job.model.graph, job.model.header)
+    sizes = {name: group.size for name, group in job.coupling.free().items()}
+    uses = uses_of(model, job.coupling.axes, sizes)
+
+    def progress(done: int, total: int, name: str) -> None:
+        job.progress("score", done, total)
+
+    found = score_from_data(model, uses, job.calibration, kind, progress=progress)  # type: ignore[arg-type]
+    spare = score_from_weights("l2", job.model.twin, job.coupling)
+    return from_channels(found, spare, f"{kind} on {job.calibration.source}")
 
 
 def _profile(job: Job) -> None:
@@ -131,6 +160,12 @@ def _evaluate(job: Job) -> None:
 
 
 def write(job: Job, report: Report, folder: Path) -> None:
+    """Every file of the output, into the scratch folder.
+
+    Raises:
+        OverBudgetError: the result is slower than the input.
+        BackendError: an engine was asked for and cannot be built.
+    """
     if report.status == "slower":
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
     final = job.recovery.model if job.recovery is not None else job.slim

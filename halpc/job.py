@@ -47,11 +47,11 @@ class Job:
     profiler: Any = None
     costs: dict[str, CostModel] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
-    baseline: onnx.ModelProto = None  # type: ignore[assignment]
+    baseline: onnx.ModelProto = None
     selection: Selection = None  # type: ignore[assignment]
     masks: Mapping[str, Mask] = field(default_factory=dict)
     plan: Plan = None  # type: ignore[assignment]
-    slim: onnx.ModelProto = None  # type: ignore[assignment]
+    slim: onnx.ModelProto = None
     timings: tuple[Timing, Timing] | None = None
     rounds: list[dict[str, float]] = field(default_factory=list)
     verification: Any = None

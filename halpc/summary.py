@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from halpc import closed_loop
-from halpc.errors import PlanError
 from halpc.ir.groups import Coupling, Group
 from halpc.ir.latency import Timing
-from halpc.ir.plan import Plan
 from halpc.ir.report import Figures, GroupLine, Report
-from halpc.ir.saliency import Saliency, Scores
 from halpc.job import Job
 from halpc.units import UNITS
 
@@ -134,32 +131,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def added(parts: Sequence[Saliency]) -> Saliency:
-    """Importance from several files: summed per channel."""
-    scores: dict[str, Scores] = {}
-    for part in parts:
-        for name, values in part.scores.items():
-            scores[name] = scores.get(name, np.zeros_like(values)) + values
-    unscored = tuple(n for n in scores if all(n in part.unscored for part in parts))
-    return Saliency(scores, " + ".join(part.source for part in parts), unscored)
-
-
-def continued(saliency: Saliency, plan: Plan, coupling: Coupling) -> tuple[Saliency, dict[str, int]]:
-    """Importance in which channels that an earlier plan removed come last, and the widths they leave.
-
-    Raises:
-        PlanError: the plan has a group that the model lacks, or of another size.
-    """
-    scores = dict(saliency.scores)
-    ceilings: dict[str, int] = {}
-    for name, mask in plan.masks.items():
-        if name not in scores or scores[name].size != mask.size:
-            raise PlanError(f"--resume: group {name!r} of {mask.size} channels is not a group of this model")
-        scores[name] = np.where(mask, scores[name], -1.0)
-        ceilings[name] = int(mask.sum())
-    return replace(saliency, scores=scores), ceilings
 
 
 def html(report: Report) -> str:

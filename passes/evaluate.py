@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError, VerificationError
 from passes.calibration import LABELS, Arrays, checked_arrays, input_specs, load_arrays
-from passes.segments import open_session
+from passes.segments import Tensors, open_session, run_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,16 @@ def evaluate(model: onnx.ModelProto, data: Labelled, *, batch: int = 64, threads
     Raises:
         CalibrationError: no output is a class score, or a label names a class that the model lacks.
         VerificationError: the model's scores are NaN.
+        BackendError: onnxruntime cannot run the model.
     """
     specs = input_specs(model)
     step = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0]), None) or batch
     session = open_session(model, threads)
-    names = [output.name for output in model.graph.output]
     correct, samples = 0, len(data.labels)
     for start in range(0, samples, step):
         rows = _padded_rows(start, step, samples)
-        results = session.run(names, {name: array[rows] for name, array in data.inputs.items()})
-        scores = _class_scores(results, names, len(rows), data)
+        results = run_session(session, {name: array[rows] for name, array in data.inputs.items()})
+        scores = _class_scores(results, len(rows), data)
         if np.isnan(scores).any():
             raise VerificationError(f"{data.source}: the model's scores are NaN from sample {start} on.")
         found = scores.argmax(axis=1)[: samples - start]
@@ -103,16 +103,15 @@ def _padded_rows(start: int, step: int, samples: int) -> NDArray[np.int64]:
     return np.minimum(np.arange(start, start + step), samples - 1)
 
 
-def _class_scores(results: list[Any], names: list[str], rows: int, data: Labelled) -> NDArray[Any]:
-    for result in results:
-        array = np.asarray(result)
+def _class_scores(results: Tensors, rows: int, data: Labelled) -> NDArray[Any]:
+    for array in results.values():
         if not _is_score(array, rows):
             continue
         classes, largest = array.shape[1], int(data.labels.max())
         if largest >= classes:
             raise CalibrationError(f"{data.source}: a label is {largest}, but the model has {classes} classes.")
         return array.reshape(rows, classes)
-    shapes = ", ".join(f"{name} {list(np.shape(result))}" for name, result in zip(names, results, strict=True))
+    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in results.items())
     raise CalibrationError(
         f"{data.source}: no output of the model is a class score [{rows}, classes]; it gives {shapes}."
     )

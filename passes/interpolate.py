@@ -26,6 +26,8 @@ DENSE: Final = 2 * PERIOD
 _LEAST_MS: Final = 1e-4
 _KAPPAS: Final = np.linspace(-0.5, 1.5, 81)
 _NEAR: Final = 0.05
+_FLAT: Final = 0.18
+_LEAST_RISE: Final = 0.03
 _PULL: Final = 0.15
 
 Point = tuple[int, ...]
@@ -59,7 +61,7 @@ def offsets(samples: Mapping[int, float]) -> NDArray[np.float64]:
     low, high = samples[PERIOD], samples[DENSE]
     known = {w - PERIOD: ms for w, ms in samples.items() if PERIOD <= w <= DENSE}
     places = np.array(sorted(known))
-    if high - low < 0.1 * low:
+    if abs(high - low) < _LEAST_RISE * low:
         return np.zeros(PERIOD)
     effective = (np.array([known[int(p)] for p in places]) - low) / (high - low) * PERIOD
     shift = np.clip(effective - places, -PERIOD, PERIOD)
@@ -69,20 +71,17 @@ def offsets(samples: Mapping[int, float]) -> NDArray[np.float64]:
 def step_of(samples: Mapping[int, float], noise: float) -> int:
     """The staircase's step in channels: the largest power of two on whose plateaus the cost does not move.
 
-    A plateau (k·s − s, k·s] counts as flat where its samples are nearer to its own end than to the one before,
-    by the noise of a sample at the least.
+    A plateau (k·s − s, k·s] is flat where its samples lie at the height of its own end: on average, so that noise
+    cancels. A straight line lies half a rise below, a staircase of half the step a quarter or more.
     """
-    widths = sorted(w for w in samples if w <= DENSE)
     best = 1
     for step in (2, 4, 8, 16, 32, 64):
-        inner = [w for w in widths if w % step and w > step]
-        ends = [(w - w % step, w, w - w % step + step) for w in inner]
-        known = [(samples[a], samples[w], samples[b]) for a, w, b in ends if a in samples and b in samples]
-        rises = [b - a for a, _, b in known]
-        if not known or sum(rises) < 2 * noise * sum(b for _, _, b in known):
+        inner = [(w - w % step, w, w - w % step + step) for w in samples if w % step and step < w < DENSE]
+        known = [(samples[a], samples[w], samples[b]) for a, w, b in inner if a in samples and b in samples]
+        rise = sum(b - a for a, _, b in known)
+        if not known or rise < 2 * noise * sum(b for _, _, b in known):
             continue
-        flat = sum(abs(b - w) for _, w, b in known) <= 0.3 * sum(abs(r) for r in rises)
-        if flat:
+        if abs(sum(b - w for _, w, b in known)) <= _FLAT * rise:
             best = step
     return best
 

@@ -20,8 +20,8 @@ def layer_name(node: gs.Node) -> str:
     """The module path that the exporter left in the node's name: `/layer1/layer1.0/conv1/Conv` is `layer1.0.conv1`."""
     parts = [p for p in node.name.split("/") if p]
     if len(parts) < 2:
-        return _from_weights(node) or node.name or node.outputs[0].name
-    path = parts[:-1]
+        return _from_weights(node) or str(node.name or node.outputs[0].name)
+    path = [str(part) for part in parts[:-1]]
     name = path[0]
     for part in path[1:]:
         name = part if part == name or part.startswith(name + ".") else f"{name}.{part}"
@@ -32,7 +32,7 @@ def _from_weights(node: gs.Node) -> str:
     """A layer's name from its weight's, where the node's own name tells nothing."""
     for tensor in node.inputs[1:]:
         if isinstance(tensor, gs.Constant) and re.search(r"\.(weight|kernel)$", tensor.name):
-            return tensor.name.rsplit(".", 1)[0]
+            return str(tensor.name).rsplit(".", 1)[0]
     return ""
 
 

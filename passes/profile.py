@@ -135,16 +135,12 @@ def profile(
 def held_back(
     model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, *, grid: int = 8, plans: int = HELD_BACK
 ) -> Prediction:
-    """Predict random plans that the model has not seen, then measure them end to end, interleaved.
-
-    The whole network is measured among them and the model scaled to it, as every compile does.
-    """
-    drawn = mixes(coupling, plans + 1, grid, seed=1)
+    """Predict random plans that the model has not seen, then measure them end to end, interleaved."""
+    drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
     protos = [_slimmed(model, coupling, widths) for widths in drawn]
-    timings = profiler.compare(protos, seconds=2 * sum(_seconds(profiled.cost.at(widths)) for widths in drawn))
-    measured = [timing.undisturbed_ms for timing in timings]
-    cost = profiled.cost.corrected(drawn[0], measured[0])
-    return judge([cost.at(widths) for widths in drawn[1:]], measured[1:])
+    predicted = [profiled.cost.at(widths) for widths in drawn]
+    timings = profiler.compare(protos, seconds=2 * sum(map(_seconds, predicted)))
+    return judge(predicted, [timing.undisturbed_ms for timing in timings])
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
     """Bytes of a weight inside the model (at most: int4 is counted as int8)."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.data_type == onnx.TensorProto.STRING:
         return 0
-    return math.prod(tensor.dims) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims)) * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def save_apart(proto: onnx.ModelProto, path: Path, location: str) -> None:

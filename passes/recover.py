@@ -32,7 +32,7 @@ from passes.gram import Moments, Normal
 from passes.layers import Keep
 from passes.recovery_plan import Task, plan_recovery
 from passes.samples import Samples, row_limit
-from passes.segments import Walk, open_session
+from passes.segments import Walk, open_session, run_session
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -333,6 +333,6 @@ def _output_errors(
 
 def _outputs(model: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:
     session = open_session(model, options.threads)
-    parts = [session.run(None, dict(batch)) for batch in held.batches(options.batch)]
-    joined = (np.concatenate([np.atleast_1d(np.asarray(p)) for p in column]) for column in zip(*parts, strict=True))
+    parts = [list(run_session(session, batch).values()) for batch in held.batches(options.batch)]
+    joined = (np.concatenate([np.atleast_1d(part) for part in column]) for column in zip(*parts, strict=True))
     return [array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array for array in joined]

@@ -10,24 +10,27 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from halpc.errors import SaliencyError
+from halpc.errors import PlanError, SaliencyError
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Coupling
+from halpc.ir.plan import Plan
 from halpc.ir.saliency import Saliency, Scores, project
+from passes.data_score import DataScore
 from passes.members import WEIGHTED, layer_name
 from passes.select.sp_lamp import sp_lamp_scores
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
 
+DATA_SCORES = ("energy", "unrecoverable")
 SUFFIXES = (".weight", ".kernel", ".gamma", ".scale")
 
 
@@ -228,8 +231,8 @@ def score_from_weights(kind: str, graph: gs.Graph, coupling: Coupling) -> Salien
 
 
 def _fill(scored: Saliency, spare: Saliency) -> Saliency:
-    scores = dict(scored.scores) | {g: spare.scores[g] for g in scored.unscored}
-    return Saliency(scores, scored.source, spare.unscored)
+    filled = dict(scored.scores) | {group: spare.scores[group] for group in scored.unscored}
+    return Saliency(filled, scored.source, spare.unscored)
 
 
 def _gather(chosen: list[tuple[Layer, Scores]], coupling: Coupling, source: str) -> Saliency:
@@ -243,10 +246,49 @@ def _gather(chosen: list[tuple[Layer, Scores]], coupling: Coupling, source: str)
     unscored = tuple(name for name in free if name not in onto)
     if unscored:
         log.info("%d of %d groups have no score and count as zero", len(unscored), len(free))
-    scores = {name: onto.get(name, np.zeros(group.size)) for name, group in free.items()}
-    return Saliency(scores, source, unscored)
+    by_group = {name: onto.get(name, np.zeros(group.size)) for name, group in free.items()}
+    return Saliency(by_group, source, unscored)
 
 
 def _own(dim: Dim, layer: Layer) -> Dim:
     assert dim.size == layer.tensor.shape[layer.axis], [leaf.name for leaf in leaves(dim)]
     return dim
+
+
+# ---- together -----------------------------------------------------------------------------------
+
+
+def from_channels(found: Mapping[str, DataScore], spare: Saliency, source: str) -> Saliency:
+    """Scores (and value curves) by group; groups that no layer reads take weight scores, scaled to count little."""
+    scores = {name: value.scores for name, value in found.items()}
+    curves = {name: value.curve for name, value in found.items()}
+    missing = tuple(name for name in spare.scores if name not in scores)
+    least = min((float(values.mean()) for values in scores.values()), default=1.0)
+    return Saliency(scores | {name: least * spare.scores[name] for name in missing}, source, missing, curves)
+
+
+def combined(parts: Sequence[Saliency]) -> Saliency:
+    """Importance from several sources: each brought to a total of one, then summed per channel."""
+    scores: dict[str, Scores] = {}
+    for part in parts:
+        total = max(float(sum(values.sum() for values in part.scores.values())), 1e-300)
+        for name, values in part.scores.items():
+            scores[name] = scores.get(name, np.zeros_like(values)) + values / total
+    unscored = tuple(name for name in scores if all(name in part.unscored for part in parts))
+    return Saliency(scores, " + ".join(part.source for part in parts), unscored)
+
+
+def continued(saliency: Saliency, plan: Plan, coupling: Coupling) -> tuple[Saliency, dict[str, int]]:
+    """Importance in which channels that an earlier plan removed come last, and the widths they leave.
+
+    Raises:
+        PlanError: the plan has a group that the model lacks, or of another size.
+    """
+    scores = dict(saliency.scores)
+    ceilings: dict[str, int] = {}
+    for name, mask in plan.masks.items():
+        if name not in scores or scores[name].size != mask.size:
+            raise PlanError(f"--resume: group {name!r} of {mask.size} channels is not a group of this model")
+        scores[name] = np.where(mask, scores[name], -1.0)
+        ceilings[name] = int(mask.sum())
+    return replace(saliency, scores=scores, curves={}), ceilings

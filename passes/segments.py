@@ -44,6 +44,20 @@ def open_session(model: onnx.ModelProto, threads: int = 0) -> ort.InferenceSessi
         raise BackendError(f"onnxruntime refuses the model: {error}") from error
 
 
+def run_session(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+    """All outputs by name.
+
+    Raises:
+        BackendError: onnxruntime fails on these inputs.
+    """
+    names = [output.name for output in session.get_outputs()]
+    try:
+        values = session.run(names, dict(feeds))
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise BackendError(f"onnxruntime cannot run the model on these inputs: {error}") from error
+    return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
 def reads(node: onnx.NodeProto) -> set[str]:
     """Names of the tensors that `node` reads, those captured by its subgraphs included."""
     names = {name for name in node.input if name}
@@ -99,7 +113,7 @@ class Walk:
         session, feeds = self._session(nodes, list(dict.fromkeys(missing + fresh)))
         advance = True
         for index, held in enumerate(self.frontier):
-            made = _run(session, {name: held[name] for name in feeds})
+            made = run_session(session, {name: held[name] for name in feeds})
             both = {**held, **made}
             if index == 0:
                 later = sum(both[name].nbytes for name in keep) * len(self.frontier)
@@ -152,11 +166,6 @@ class Walk:
         piece = helper.make_model(graph, opset_imports=self.model.opset_import, functions=self.model.functions)
         piece.ir_version = self.model.ir_version
         return open_session(piece, self.threads), feeds
-
-
-def _run(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-    names = [output.name for output in session.get_outputs()]
-    return {name: np.asarray(value) for name, value in zip(names, session.run(names, dict(feeds)), strict=True)}
 
 
 def _element_type(array: NDArray[Any]) -> int:

@@ -15,7 +15,7 @@ from passes.fold import Knowledge, Known
 SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
 
 
-class Computed(gs.Constant):  # type: ignore[misc]  # graphsurgeon is untyped
+class Computed(gs.Constant):
     """A literal of the twin that the model computes from its dynamic axes.
 
     Attributes:

@@ -19,7 +19,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum
@@ -38,7 +38,7 @@ class PinReason:
         return f"{self.reason} ({self.culprit})" if self.culprit else self.reason
 
 
-class _Clash(Exception):
+class _ClashError(Exception):
     """Two forms have no common refinement."""
 
 
@@ -156,7 +156,7 @@ class Unifier:
                 continue
             try:
                 queue.extend(self._refine(x, y))
-            except _Clash as clash:
+            except _ClashError as clash:
                 reason = PinReason(f"{why.reason}: {clash}", why.culprit)
                 self.pin(x, reason)
                 self.pin(y, reason)
@@ -164,7 +164,7 @@ class Unifier:
     def _refine(self, x: int, y: int) -> Iterable[tuple[int, int]]:
         """Equate two representatives; gives the smaller equations that follow from it."""
         if self._size[x] != self._size[y]:
-            raise _Clash(f"{self._size[x]} channels against {self._size[y]}")
+            raise _ClashError(f"{self._size[x]} channels against {self._size[y]}")
         fx, fy = self._form[x], self._form[y]
         if fx is None or fy is None:
             self._bind(x, y) if fx is None else self._bind(y, x)
@@ -264,7 +264,7 @@ class Unifier:
                 return self.sum(head), self.sum(rest)
             head.append(part)
             at -= size
-        raise _Clash(f"no boundary {at} channels past the end")
+        raise _ClashError(f"no boundary {at} channels past the end")
 
     def _split_product(self, v: int, at: int) -> tuple[int, int]:
         """outer·inner cut at a multiple of `inner` cuts `outer`; elsewhere the block that is cut stands alone.
@@ -307,7 +307,7 @@ class Unifier:
         for run_l, run_r in self._runs(left, right):
             try:
                 equations += self._align_run(run_l, run_r)
-            except _Clash as clash:
+            except _ClashError as clash:
                 clean = False
                 for v in (*run_l, *run_r):
                     self.pin(v, PinReason(f"{why.reason}: {clash}", why.culprit))
@@ -346,11 +346,11 @@ class Unifier:
             return [(self.product(left), self.product(right))]
         totals = [math.prod(self._size[v] for v in side) for side in (left, right)]
         if totals[0] != totals[1]:
-            raise _Clash(f"{totals[0]} entries against {totals[1]}")
+            raise _ClashError(f"{totals[0]} entries against {totals[1]}")
         prefixes = sorted({p for side in (left, right) for p in accumulate((self._size[v] for v in side), int.__mul__)})
-        if any(b % a for a, b in zip(prefixes, prefixes[1:], strict=False)):
+        if any(b % a for a, b in pairwise(prefixes)):
             sizes = ["·".join(str(self._size[v]) for v in side) for side in (left, right)]
-            raise _Clash(f"{sizes[0]} and {sizes[1]} have no common factors")
+            raise _ClashError(f"{sizes[0]} and {sizes[1]} have no common factors")
         return list(zip(self._factor_all(left, prefixes), self._factor_all(right, prefixes), strict=True))
 
     def _factor_all(self, factors: list[int], prefixes: list[int]) -> list[int]:
@@ -377,8 +377,8 @@ class Unifier:
         elif form[0] == "product":
             factors = self._flat(v, "product")
             prefixes = sorted({*accumulate((self._size[f] for f in factors), int.__mul__), outer})
-            if any(b % a for a, b in zip(prefixes, prefixes[1:], strict=False)):
-                raise _Clash(f"{self._size[v]} channels do not fold as {outer}·{inner} here")
+            if any(b % a for a, b in pairwise(prefixes)):
+                raise _ClashError(f"{self._size[v]} channels do not fold as {outer}·{inner} here")
             fine = self._factor_all(factors, prefixes)
             split = prefixes.index(outer) + 1
             pair = self.product(fine[:split]), self.product(fine[split:])
@@ -394,11 +394,10 @@ class Unifier:
         for part in self._flat(v, "sum"):
             times, rest = divmod(self._size[part], inner)
             if rest:
-                raise _Clash(f"a piece of {self._size[part]} channels is no multiple of {inner}")
+                raise _ClashError(f"a piece of {self._size[part]} channels is no multiple of {inner}")
             pair = (self.leaf(1), part) if times == 1 else self._factor(part, times)
             outers.append(pair[0])
             inners.append(pair[1])
-        why = self._why
         for other in inners[1:]:
             self.equate(inners[0], other, self._why)
         return self.sum(outers), inners[0]

@@ -10,11 +10,13 @@ nodes that made the branch are dead.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
-from halpc.ir.dims import Leaf, leaves
+from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling, Group
 from passes.weights import array_of
 
@@ -35,8 +37,8 @@ def _may_vanish(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, out
     return bool(consumers) and alone and all(_ends_in_sum(node, outputs) for node in consumers)
 
 
-def _contains(dim: object, name: str) -> bool:
-    return any(leaf.name == name for leaf in leaves(dim))  # type: ignore[arg-type]
+def _contains(dim: Dim, name: str) -> bool:
+    return any(leaf.name == name for leaf in leaves(dim))
 
 
 def _ends_in_sum(node: gs.Node, outputs: set[str]) -> bool:
@@ -70,7 +72,7 @@ def replace_empty(graph: gs.Graph, coupling: Coupling, vanished: Iterable[str]) 
                 result.to_constant(_bias(node, result))
 
 
-def _bias(node: gs.Node, result: gs.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _bias(node: gs.Node, result: gs.Tensor) -> NDArray[Any]:
     """What the node gives when nothing comes in, as [1, C, 1, …] (or [C] for Gemm)."""
     weight = node.inputs[1]
     axis = 1 if node.op == "ConvTranspose" or (node.op == "Gemm" and not node.attrs.get("transB", 0)) else 0

@@ -27,6 +27,11 @@ class Prediction:
         return tuple(abs(p / m - 1) for p, m in zip(self.predicted_ms, self.measured_ms, strict=True))
 
     @property
+    def corrected(self) -> Prediction:
+        """The same with `factor` taken out: what is left once one network was measured and the model scaled to it."""
+        return Prediction(tuple(p * self.factor for p in self.predicted_ms), self.measured_ms, 1.0)
+
+    @property
     def median_error(self) -> float:
         """Median of the errors."""
         return float(np.median(self.errors))
@@ -50,6 +55,7 @@ class Prediction:
             "median_error": self.median_error,
             "p90_error": self.p90_error,
             "r2": self.r2,
+            "factor": self.factor,
             "predicted_ms": list(self.predicted_ms),
             "measured_ms": list(self.measured_ms),
         }

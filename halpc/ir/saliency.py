@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Saliency:
     scores: Mapping[str, Scores]
     source: str
     unscored: tuple[str, ...] = ()
-    curves: Mapping[str, Scores] = ()  # type: ignore[assignment]
+    curves: Mapping[str, Scores] = field(default_factory=dict)
 
     def order(self, group: str) -> NDArray[np.int64]:
         """Channel indices, most important first; ties keep their order."""
@@ -36,7 +36,7 @@ class Saliency:
 
     def curve(self, group: str) -> Scores:
         """float64[size + 1]: value kept by the best 0, 1, … channels."""
-        if self.curves and group in self.curves:
+        if group in self.curves:
             return self.curves[group]
         ordered = self.scores[group][self.order(group)]
         return np.concatenate(([0.0], np.cumsum(ordered)))

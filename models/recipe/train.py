@@ -3,8 +3,9 @@
     python -m recipe.train --network resnet18 --device cuda --steps 16000 --minutes 2 --out DIR
 
 writes DIR/NAME.pt (state_dict, float32) and adds the run to DIR/training.json. SGD with Nesterov momentum,
-linear warm-up, cosine decay, label smoothing; bfloat16 where the device has it. `--minutes` caps the time: the learning rate
-follows whichever of steps and time is further, so that a slow machine ends its schedule with fewer steps.
+linear warm-up, cosine decay, label smoothing; bfloat16 where the device has it. `--minutes` caps the time:
+the learning rate follows whichever of steps and time is further, so that a slow machine ends its schedule
+with fewer steps.
 """
 
 from __future__ import annotations

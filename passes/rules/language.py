@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from halpc.ir.dims import Dim, Leaf, Product, Sum
 
 __all__ = [
-    "Attribute", "Axis", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf",
-    "Mean", "Op",    "Operand", "Pin", "Place", "Product", "Renormalise", "Sign", "Sum", "Zero", "rule", "rule_for", "same",
+    "Attribute", "Axis", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf", "Mean",
+    "Op", "Operand", "Pin", "Place", "Product", "Renormalise", "Sign", "Sum", "Zero", "rule", "rule_for", "same",
 ]  # fmt: skip
 
 

@@ -63,9 +63,7 @@ def reshape(op: Op) -> Facts:
     if target is None:
         yield Count(place, y.axes)
     else:
-        yield Count(
-            place, tuple(None if _implied(t, x, y, i) else axis for i, (t, axis) in enumerate(zip(target, y.axes)))
-        )
+        yield Count(place, tuple(None if _implied(t, x, y, i) else y.axis(i) for i, t in enumerate(target)))
 
 
 def _implied(entry: int, x: Operand, y: Operand, i: int) -> bool:

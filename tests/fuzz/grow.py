@@ -34,7 +34,7 @@ def _grown(net: Network) -> bool:
         made = step(net, x)
     except (ValueError, IndexError, KeyError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         made = []
-    if not made or any(np.prod(net.shape(t)) > LARGEST for t in made):
+    if not made or any(len(net.shape(t)) < 2 or np.prod(net.shape(t)) > LARGEST for t in made):
         del net.nodes[nodes:]
         net.types, net.read = types, read
         return False

@@ -13,7 +13,8 @@ from tests.fuzz.network import Network
 
 Step = Callable[[Network, str], list[str]]
 CALM = ("Relu", "LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "HardSwish", "Mish", "Tanh", "Sin", "Atan",
-        "Asinh", "Abs", "Neg", "Erf", "Softsign", "Identity", "Sigmoid", "HardSigmoid", "Softplus", "Cos", "Dropout")  # fmt: skip
+        "Asinh", "Abs", "Neg", "Erf", "Softsign", "Identity", "Sigmoid", "HardSigmoid", "Softplus", "Cos",
+        "Dropout")  # fmt: skip
 WIDTHS = (4, 6, 8, 12)
 
 

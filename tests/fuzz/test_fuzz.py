@@ -16,7 +16,7 @@ from passes.slim import plan_for, slim
 from passes.verify import verify
 from tests.fuzz.grow import grow
 
-SHORT, LONG, BATCH = 150, 10_000, 50
+SHORT, LONG, BATCH = 100, 10_000, 50
 
 
 def check(seed: int, folder: Path) -> bool:

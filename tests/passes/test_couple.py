@@ -66,7 +66,8 @@ def test_split_and_concat_of_a_csp_block(tmp_path: Path) -> None:
 
 
 def test_split_without_sizes_may_become_unequal(tmp_path: Path) -> None:
-    text = f"g {IMAGE} => (float[1,2,6,6] y) {{ a = Conv(x, w) l, r = Split<axis=1>(a) b = Conv(l, u) c = Conv(r, t) y = Add(b, c) }}"
+    text = f"""g {IMAGE} => (float[1,2,6,6] y) {{
+        a = Conv(x, w) l, r = Split<axis=1>(a) b = Conv(l, u) c = Conv(r, t) y = Add(b, c) }}"""
     it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "u": (2, 4, 1, 1), "t": (2, 4, 1, 1)})
     assert it.axis("w", 0) == "4 + 4"
     assert it.prune()[1].passed
@@ -74,7 +75,8 @@ def test_split_without_sizes_may_become_unequal(tmp_path: Path) -> None:
 
 def test_channel_shuffle_swaps_a_product(tmp_path: Path) -> None:
     text = f"""g {IMAGE} => (float[1,2,6,6] y) <int64[5] fold = {{1, 2, 4, 6, 6}}, int64[4] back = {{1, 8, 6, 6}}> {{
-        a = Conv(x, w) f = Reshape(a, fold) t = Transpose<perm=[0, 2, 1, 3, 4]>(f) s = Reshape(t, back) y = Conv(s, v) }}"""
+        a = Conv(x, w) f = Reshape(a, fold) t = Transpose<perm=[0, 2, 1, 3, 4]>(f)
+        s = Reshape(t, back) y = Conv(s, v) }}"""
     it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})
     assert it.axis("w", 0) == "2·4"
     assert it.axis("v", 1) == "4·2"
@@ -119,7 +121,8 @@ def test_convolution_along_channels_pins_them(tmp_path: Path) -> None:
 def test_mean_over_channels_is_exact_where_zeros_arrive(tmp_path: Path) -> None:
     """Global response normalisation: the mean of norms divides by the old count."""
     text = f"""g {IMAGE} => (float[1,2,6,6] y) {{
-        a = Conv(x, w) n = ReduceL2<axes=[2, 3]>(a) m = ReduceMean<axes=[1]>(n) d = Div(n, m) s = Mul(a, d) y = Conv(s, v) }}"""
+        a = Conv(x, w) n = ReduceL2<axes=[2, 3]>(a) m = ReduceMean<axes=[1]>(n) d = Div(n, m)
+        s = Mul(a, d) y = Conv(s, v) }}"""
     it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})
     assert it.axis("w", 0) == "8"
     assert it.prune()[1].passed
@@ -194,7 +197,8 @@ def test_weights_computed_from_the_input_still_tie(tmp_path: Path) -> None:
 
 
 def test_pixel_shuffle_keeps_its_block(tmp_path: Path) -> None:
-    text = f'g {IMAGE} => (float[1,2,12,12] y) {{ a = Conv(x, w) d = DepthToSpace<blocksize=2, mode="CRD">(a) y = Conv(d, v) }}'
+    text = f"""g {IMAGE} => (float[1,2,12,12] y) {{
+        a = Conv(x, w) d = DepthToSpace<blocksize=2, mode="CRD">(a) y = Conv(d, v) }}"""
     it = solve(tmp_path, text, {"w": (16, 3, 1, 1), "v": (2, 4, 1, 1)})
     assert it.axis("w", 0) == "4·4!"
     assert it.prune()[1].passed
@@ -224,7 +228,8 @@ DYNAMIC = {"x": (3, 3, 6, 6)}
 
 def test_reshape_target_from_a_dynamic_batch_follows(tmp_path: Path) -> None:
     text = """g (float[N,3,6,6] x) => (float[N,K] y) <int64[1] first = {0}, int64[1] rest = {-1}> {
-        a = Conv(x, w) s = Shape(x) n = Gather(s, first) t = Concat<axis=0>(n, rest) f = Reshape(a, t) y = MatMul(f, v) }"""
+        a = Conv(x, w) s = Shape(x) n = Gather(s, first) t = Concat<axis=0>(n, rest)
+        f = Reshape(a, t) y = MatMul(f, v) }"""
     it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "v": (288, 5)})
     assert it.prune(sizes=DYNAMIC)[1].passed
     assert it.axis("v", 0) == "8·6!·6!"

@@ -44,7 +44,7 @@ def test_without_bounds_a_round_is_plain_least_squares() -> None:
 def _censored_loss(weights: np.ndarray, bias: np.ndarray, low: float, high: float) -> float:
     """Squared error, one-sided where the target lies at or beyond a bound."""
     now = X @ weights + bias[:, None]
-    short = np.where(Y <= low, np.maximum(now - low, 0), np.where(Y >= high, np.minimum(now - high, 0), now - Y))
+    short = np.where(low >= Y, np.maximum(now - low, 0), np.where(high <= Y, np.minimum(now - high, 0), now - Y))
     return float(np.square(short).mean(axis=1).sum())
 
 

@@ -3,8 +3,8 @@
     Row("Concat", "f2,3 f4,3", "a,b c,b -> a+c,b", axis=0)
 
 Operands: `f` float data, `i`/`b` integer or truth data from outside, `w` a float weight, `q`/`u` data quantised
-to int8/uint8 with zero point 3, `k`/`n` an int8/int32 weight, then the sizes; `_` is absent, `#` a literal. Axes: one letter per leaf; `!` pinned; `1` of one entry; `+`, `·` and
-brackets for sums and products.
+to int8/uint8 with zero point 3, `k`/`n` an int8/int32 weight, then the sizes; `_` is absent, `#` a literal.
+Axes: one letter per leaf; `!` pinned; `1` of one entry; `+`, `·` and brackets for sums and products.
 """
 
 from __future__ import annotations

@@ -1,0 +1,131 @@
+"""How far each importance and each kind of recovery brings a pruned network back, at equal multiply-accumulates.
+
+    python -m benchmarks.recovery models/resnet18.onnx --calibration models/calibration.npz --evaluate models/test.npz
+
+Prints one JSON object per line: what was tried, top-1, error of the outputs on held-back inputs, seconds and peak memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from halpc.ir.groups import Coupling
+from halpc.ir.model import Model
+from halpc.ir.problem import Choice, Problem
+from halpc.ir.saliency import Saliency
+from passes import count
+from passes.calibration import Calibration, load_calibration
+from passes.couple import couple
+from passes.data_score import Kind, score_from_data
+from passes.evaluate import Labelled, evaluate, load_labelled
+from passes.load import load
+from passes.recover import Mode, Options, recover
+from passes.score import score_from_weights
+from passes.select import select
+from passes.slim import plan_for, slim
+from passes.uses import uses_of
+
+WEIGHT_SCORES = ("l2", "sp-lamp")
+DATA_SCORES: tuple[Kind, ...] = ("energy", "unrecoverable")
+RECOVERIES: dict[str, tuple[Mode, Options]] = {
+    "none": ("off", Options()),
+    "bias": ("bias", Options()),
+    "refit, own outputs": ("refit", Options(residual=False, rounds=0)),
+    "refit, residual sums": ("refit", Options(rounds=0)),
+    "refit, sums and activations": ("refit", Options()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A network with what is needed to prune and to judge it."""
+
+    model: Model
+    coupling: Coupling
+    proto: onnx.ModelProto
+    calibration: Calibration
+    labelled: Labelled
+
+    def saliencies(self) -> Iterator[tuple[str, Saliency, float]]:
+        """Every importance, with the seconds it took."""
+        for kind in WEIGHT_SCORES:
+            started = time.perf_counter()
+            found = score_from_weights(kind, self.model.twin, self.coupling)
+            yield kind, found, time.perf_counter() - started
+        sizes = {name: group.size for name, group in self.coupling.free().items()}
+        uses = uses_of(self.proto, self.coupling.axes, sizes)
+        for kind in DATA_SCORES:
+            started = time.perf_counter()
+            scored = score_from_data(self.proto, uses, self.calibration, kind)
+            scores = {name: scored[name].scores if name in scored else np.zeros(size) for name, size in sizes.items()}
+            curves = {name: score.curve for name, score in scored.items()}
+            yield kind, Saliency(scores, kind, curves=curves), time.perf_counter() - started
+
+    def widths(self, saliency: Saliency, share: float, *, uniform: bool) -> dict[str, int]:
+        """Widths that keep `share` of the MACs: the same share of every group, or the solver's choice."""
+        costs, free = count.macs(self.model.twin, self.coupling), self.coupling.free()
+        full = costs.at({name: group.size for name, group in free.items()})
+        if uniform:
+            shares = np.linspace(0.05, 1, 400)
+            tried = [{n: max(1, round(g.size * s)) for n, g in free.items()} for s in shares]
+            return [widths for widths in tried if costs.at(widths) <= share * full][-1]
+        choices = []
+        for name, group in free.items():
+            widths = np.arange(1, group.size + 1)
+            choices.append(Choice(name, widths, saliency.curve(name)[widths]))
+        return dict(select(Problem(tuple(choices), (costs.resource(share * full),))).widths)
+
+    def judge(self, saliency: Saliency, widths: dict[str, int]) -> Iterator[dict[str, Any]]:
+        """Every recovery of one choice of widths."""
+        masks = {name: saliency.mask(name, width) for name, width in widths.items()}
+        plan = plan_for(self.model, self.coupling, masks)
+        small = gs.export_onnx(slim(self.model, self.coupling, plan))
+        for name, (mode, options) in RECOVERIES.items():
+            cpu = time.process_time()
+            result = recover(self.proto, small, plan.keep, self.calibration, mode=mode, options=options)
+            yield {
+                "recovery": name,
+                "top1": evaluate(result.model, self.labelled).top1,
+                "output_error": result.error_after,
+                "seconds": round(result.seconds, 1),
+                "cpu_seconds": round(time.process_time() - cpu, 1),
+            }
+
+
+def main() -> None:
+    """Runs every combination."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--evaluate", type=Path, required=True)
+    parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.125])
+    options = parser.parse_args()
+    model = load(options.model)
+    proto = gs.export_onnx(model.graph)
+    calibration = load_calibration(options.calibration, proto)
+    bench = Bench(model, couple(model.twin), proto, calibration, load_labelled(options.evaluate, proto))
+    print(json.dumps({"baseline_top1": evaluate(proto, bench.labelled).top1}), flush=True)
+    for name, saliency, seconds in bench.saliencies():
+        print(json.dumps({"importance": name, "score_seconds": round(seconds, 1)}), flush=True)
+        for share in options.macs:
+            for uniform in (True, False):
+                widths = bench.widths(saliency, share, uniform=uniform)
+                for row in bench.judge(saliency, widths):
+                    how = {"importance": name, "macs": share, "widths": "uniform" if uniform else "selected"}
+                    print(json.dumps(how | row), flush=True)
+    print(json.dumps({"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+if __name__ == "__main__":
+    main()

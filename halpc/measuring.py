@@ -1,0 +1,66 @@
+"""profile and bench: measuring alone, without pruning anything."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from halpc.errors import UsageError
+from halpc.ir.latency import Comparison
+from halpc.ir.profiler import Profiler
+from halpc.ir.table import LatencyTable
+from halpc.job import Progress
+from halpc.units import parse_shape
+from passes.couple import couple
+from passes.load import load
+from passes.members import produced_by
+from passes.profile import held_back, profile
+from passes.proto import static_proto
+from profilers import profiler_for
+from profilers.bench import bench
+
+GRID = 8
+
+
+def _profiler(args: argparse.Namespace) -> Profiler:
+    return profiler_for(args.profiler, threads=args.threads, precision=args.precision, provider=args.provider).profiler
+
+
+def compare(args: argparse.Namespace) -> Comparison:
+    """Measure the models of a `bench` command, the first being the baseline.
+
+    Raises:
+        UsageError: fewer than two models, or two of one path.
+    """
+    if len(args.models) < 2 or len(set(args.models)) < len(args.models):
+        raise UsageError("bench: give two or more different models; the first is the baseline")
+    shapes = dict(parse_shape(text) for text in args.shape)
+    models = {}
+    for path in args.models:
+        model = load(path, shapes=shapes, batch=args.batch)
+        models[str(path)] = static_proto(model.graph, model.shapes, model.header)
+    return bench(_profiler(args), models, seconds=args.seconds, percent=args.percentile)
+
+
+def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    """Measure whatever a model needs into the table file of a `profile` command; what it says of the model."""
+    shapes = dict(parse_shape(text) for text in args.shape)
+    model = load(args.model, shapes=shapes, batch=args.batch)
+    frozen = produced_by(model.twin, args.freeze)
+    coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)
+    profiler = _profiler(args)
+    table = LatencyTable.open(args.output, profiler.device)
+    found = profile(model, coupling, table, profiler, grid=args.align or GRID, progress=progress)
+    result: dict[str, Any] = {
+        "table": str(args.output),
+        "device": profiler.device.as_json(),
+        "samples": found.samples,
+        "networks": found.networks,
+        "measured_now": found.measured,
+        "seconds": round(found.seconds, 2),
+        "baseline_ms": found.cost.at({}),
+        "left_out_fit": str(found.fit),
+    }
+    if args.check:
+        result["held_back"] = str(held_back(model, coupling, found, profiler, grid=args.align or GRID))
+    return result

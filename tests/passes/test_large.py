@@ -1,0 +1,85 @@
+"""Models past protobuf's limit: weights lie apart, are read once, and come out as they went in."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from passes import proto
+from passes.couple import couple
+from passes.load import load
+from passes.proto import proto_of, save_apart, save_proto
+from passes.runtime import session_of
+from passes.slim import plan_for, slim
+from passes.verify import verify
+
+
+def residual_mlps(layers: int, width: int, hidden: int) -> onnx.ModelProto:
+    """x + relu(x·w)·v, `layers` times."""
+    rng = np.random.default_rng(0)
+    base = (0.02 * rng.standard_normal(width * hidden)).astype(np.float32)
+    nodes, weights, x = [], [], "x"
+    for i in range(layers):
+        weights.append(numpy_helper.from_array(np.roll(base, i).reshape(width, hidden), f"w{i}"))
+        weights.append(numpy_helper.from_array(np.roll(base, -i).reshape(hidden, width), f"v{i}"))
+        nodes += [
+            helper.make_node("MatMul", [x, f"w{i}"], [f"a{i}"], name=f"/{i}/up/MatMul"),
+            helper.make_node("Relu", [f"a{i}"], [f"b{i}"], name=f"/{i}/act/Relu"),
+            helper.make_node("MatMul", [f"b{i}", f"v{i}"], [f"c{i}"], name=f"/{i}/down/MatMul"),
+            helper.make_node("Add", [x, f"c{i}"], [f"x{i}"], name=f"/{i}/Add"),
+        ]
+        x = f"x{i}"
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, width])] for name in ("x", x))
+    graph = helper.make_graph(nodes, "mlps", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def halved(path: Path) -> tuple[onnx.ModelProto, float]:
+    model = load(path)
+    coupling = couple(model.twin)
+    plan = plan_for(model, coupling, {name: np.arange(g.size) % 2 == 0 for name, g in coupling.free().items()})
+    result = proto_of(slim(model, coupling, plan), model.header)
+    return result, verify(model, plan, result, seeds=1).max_relative_error
+
+
+@pytest.fixture
+def tiny_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proto, "LIMIT", 10_000)
+
+
+def test_weights_apart_read_back_as_they_were(tmp_path: Path) -> None:
+    model = residual_mlps(2, 32, 64)
+    save_apart(model, tmp_path / "model.onnx", "weights")
+    assert (tmp_path / "model.onnx").stat().st_size < 4096
+    assert onnx.load(tmp_path / "model.onnx").SerializeToString() == model.SerializeToString()
+
+
+@pytest.mark.usefixtures("tiny_limit")
+def test_a_large_model_is_slimmed_verified_and_saved_without_losing_its_weights(tmp_path: Path) -> None:
+    save_apart(residual_mlps(2, 32, 64), tmp_path / "model.onnx", "weights")
+    result, error = halved(tmp_path / "model.onnx")
+    before = result.SerializeToString(deterministic=True)
+    save_proto(result, tmp_path / "slim.onnx")
+    session_of(result)
+    assert error < 1e-5
+    assert (tmp_path / "slim.onnx.data").exists()
+    assert result.SerializeToString(deterministic=True) == before
+    assert onnx.load(tmp_path / "slim.onnx").graph.initializer[0].raw_data == result.graph.initializer[0].raw_data
+
+
+@pytest.mark.slow
+def test_weights_of_two_gigabytes_are_in_memory_once(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_apart(residual_mlps(16, 1024, 16_896 + 512), path, "weights")
+    weights = (tmp_path / "weights").stat().st_size
+    assert weights > 2**31
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    model = load(path)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert len(couple(model.twin).free()) == 16
+    assert after - max(before, weights) < 0.2 * weights

@@ -1,0 +1,190 @@
+"""The latency model against a device whose costs are known: found again, kept, resumed, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from halpc.errors import BackendError, TableError
+from halpc.ir.groups import Coupling
+from halpc.ir.latency import Device, LayerTime, Timing
+from halpc.ir.model import Model
+from halpc.ir.profiler import Feeds
+from halpc.ir.profiler import Model as Measured
+from halpc.ir.table import LatencyTable
+from passes.calibrate import mixes, network_key
+from passes.profile import held_back, profile
+from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
+
+DEVICE = Device("cpu", "Made up", "fake", "1", "cpu")
+OVERHEAD_MS = 0.05
+
+
+@dataclass
+class MadeUp:
+    """A device that works in tiles of 16 channels: every weight costs its tiles, 20 % more in a network than alone."""
+
+    layered: bool = True
+    stop_after: int = 1_000_000
+    measured: int = 0
+    device: Device = DEVICE
+    asked: list[int] = field(default_factory=list)
+
+    def cost(self, node: onnx.NodeProto, sizes: dict[str, tuple[int, ...]]) -> float:
+        weights = [sizes[name] for name in node.input if name in sizes]
+        tiles = [np.prod([-(-n // 16) if i < 2 else n for i, n in enumerate(shape)]) for shape in weights]
+        return 0.01 + 0.004 * float(sum(tiles)) if weights else 0.002
+
+    def parts(self, model: Measured) -> dict[str, float]:
+        assert isinstance(model, onnx.ModelProto)
+        sizes = {w.name: tuple(w.dims) for w in model.graph.initializer}
+        return {node.name: self.cost(node, sizes) for node in model.graph.node}
+
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
+        if self.measured + len(models) > self.stop_after:
+            raise KeyboardInterrupt
+        self.measured += len(models)
+        return np.array([sum(self.parts(model).values()) for model in models])
+
+    def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
+        if not self.layered:
+            raise BackendError("this runtime tells nothing")
+        return tuple(LayerTime(n, "", (), 1.2 * ms, (n,)) for n, ms in self.parts(model).items())
+
+    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
+        self.asked.append(len(models))
+        totals = [OVERHEAD_MS + 1.2 * sum(self.parts(model).values()) for model in models]
+        return [Timing(np.full(3, ms), "made up") for ms in totals]
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> tuple[Model, Coupling]:
+    return prepared(CHAIN, tmp_path)
+
+
+@pytest.mark.parametrize("text", [CHAIN, BRANCHES])
+@pytest.mark.parametrize("layered", [True, False])
+def test_the_cost_of_a_device_is_found_again(tmp_path: Path, text: str, layered: bool) -> None:
+    model, coupling = prepared(text, tmp_path)
+    device = MadeUp(layered)
+    profiled = profile(model, coupling, LatencyTable(DEVICE), device, networks=10)
+    seen = held_back(model, coupling, profiled, device)
+    assert seen.median_error < 0.01
+    assert seen.p90_error < 0.03
+    assert seen.r2 > 0.95
+    assert profiled.fit.median_error < 0.03
+
+
+def test_the_staircase_of_the_device_becomes_the_groups_step(chain: tuple[Model, Coupling]) -> None:
+    steps = profile(*chain, LatencyTable(DEVICE), MadeUp(), networks=4).cost.steps
+    assert set(steps) == set(chain[1].free())
+    assert all(step == 16 for step in steps.values())
+
+
+def test_a_second_run_measures_nothing_and_says_the_same(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    first = profile(*chain, LatencyTable.open(path, DEVICE), MadeUp(), networks=6)
+    device = MadeUp()
+    again = profile(*chain, LatencyTable.open(path, DEVICE), device, networks=6)
+    assert (again.measured, device.measured, device.asked) == (0, 0, [])
+    assert first.measured == first.samples + first.networks
+    widths = mixes(chain[1], 3, 8, seed=5)[2]
+    assert again.cost.at(widths) == first.cost.at(widths)
+    assert again.cost.steps == first.cost.steps
+
+
+def test_a_table_is_enough_without_a_device(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    first = profile(*chain, LatencyTable.open(path, DEVICE), MadeUp(), networks=6)
+    assert profile(*chain, LatencyTable.load(path)).cost.at({}) == first.cost.at({})
+
+
+def test_a_table_of_another_model_is_refused_without_a_device(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    profile(*chain, LatencyTable.open(path, DEVICE), MadeUp(), networks=4)
+    other = prepared(BRANCHES, tmp_path)
+    with pytest.raises(TableError, match="does not fit the model"):
+        profile(*other, LatencyTable.load(path))
+
+
+def test_an_interrupted_run_keeps_what_it_measured(
+    chain: tuple[Model, Coupling], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("passes.profile._BATCH", 8)
+    path = tmp_path / "t.jsonl"
+    whole = MadeUp()
+    profile(*chain, LatencyTable(DEVICE), whole, networks=4)
+    stopped = MadeUp(stop_after=whole.measured // 2)
+    with pytest.raises(KeyboardInterrupt):
+        profile(*chain, LatencyTable.open(path, DEVICE), stopped, networks=4)
+    resumed = MadeUp()
+    done = profile(*chain, LatencyTable.open(path, DEVICE), resumed, networks=4)
+    assert stopped.measured > 0
+    assert stopped.measured + resumed.measured == whole.measured
+    assert done.samples == whole.measured
+
+
+def test_models_share_what_their_kernels_have_in_common(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    table = LatencyTable(DEVICE)
+    profile(*chain, table, MadeUp(), networks=4)
+    device = MadeUp()
+    longer = prepared(CHAIN.replace("float[1,10] y", "float[1,12] y").replace("float[10,64]", "float[12,64]"), tmp_path)
+    profile(*longer, table, device, networks=4)
+    assert 0 < device.measured < 0.3 * len(table)
+
+
+def test_progress_ends_with_everything_done(chain: tuple[Model, Coupling]) -> None:
+    seen: dict[str, tuple[int, int]] = {}
+    profile(
+        *chain,
+        LatencyTable(DEVICE),
+        MadeUp(),
+        networks=4,
+        progress=lambda stage, done, total: seen.__setitem__(stage, (done, total)),
+    )
+    assert {"profile: kernels", "profile: networks"} <= seen.keys()
+    assert seen["profile: kernels"][0] == seen["profile: kernels"][1]
+    assert seen["profile: networks"][0] == seen["profile: networks"][1]
+
+
+def test_mixes_cover_every_group_and_every_size_of_network(chain: tuple[Model, Coupling]) -> None:
+    coupling = chain[1]
+    found = mixes(coupling, 20, 8, seed=0)
+    assert len(found) == 20
+    assert found[0] == {name: group.size for name, group in coupling.free().items()}
+    assert found == mixes(coupling, 20, 8, seed=0)
+    for name, group in coupling.free().items():
+        shares = [mix[name] / group.size for mix in found]
+        assert min(shares) < 0.45
+        assert max(shares[1:]) > 0.8
+        assert all(mix[name] % 8 == 0 or mix[name] == group.size for mix in found)
+    levels = [np.mean([mix[n] / g.size for n, g in coupling.free().items()]) for mix in found[1:]]
+    assert min(levels) < 0.45
+    assert max(levels) > 0.75
+
+
+def test_a_network_is_known_by_its_shape_not_by_its_weights(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    model, coupling = chain
+    wider = prepared(CHAIN.replace("16,16] x", "24,24] x"), tmp_path)
+    assert network_key(model, coupling) != network_key(*wider)
+    for tensor in model.twin.tensors().values():
+        if tensor.name == "w2":
+            tensor.values = tensor.values * 2
+    assert network_key(model, coupling) == network_key(*prepared(CHAIN, tmp_path))
+
+
+@pytest.mark.slow
+def test_onnxruntime_on_this_machine_is_predicted(chain: tuple[Model, Coupling]) -> None:
+    from profilers.onnxrt import OnnxRuntimeProfiler
+
+    device = OnnxRuntimeProfiler()
+    profiled = profile(*chain, LatencyTable(device.device), device, networks=8)
+    small = dict.fromkeys(chain[1].free(), 8)
+    assert profiled.cost.at(small) < profiled.cost.at({})
+    assert len(profiled.cost.charges) >= 5
