@@ -2,7 +2,7 @@
 
     python -m benchmarks.recovery models/resnet18.onnx --calibration models/calibration.npz --evaluate models/test.npz
 
-Prints one JSON object per line: what was tried, top-1, error of the outputs on held-back inputs, seconds and peak memory.
+Prints one JSON object per line: what was tried, top-1, error of the outputs on held-back inputs, seconds, memory.
 """
 
 from __future__ import annotations

@@ -38,12 +38,16 @@ def line(samples: Mapping[int, float], size: int) -> NDArray[np.float64]:
     knots = np.array(sorted(samples))
     costs = np.array([samples[int(w)] for w in knots])
     widths = np.arange(size + 1, dtype=np.float64)
-    result = np.interp(widths, knots, costs)
-    if knots[-1] > DENSE and {PERIOD, DENSE} <= samples.keys():
+    if knots[-1] <= DENSE or not {PERIOD, DENSE} <= samples.keys():
+        result = np.interp(widths, knots, costs)
+    else:
+        shift = offsets(samples)
+        effective = widths + shift[np.arange(size + 1) % PERIOD]
+        low, smooth = knots <= DENSE, (knots % PERIOD == 0) & (knots >= PERIOD)
+        near, order = knots[low] + shift[knots[low] % PERIOD], np.argsort(knots[low] + shift[knots[low] % PERIOD])
+        result = np.interp(effective, near[order], costs[low][order])
         far = widths > DENSE
-        smooth = (knots % PERIOD == 0) & (knots >= PERIOD)
-        effective = widths[far] + offsets(samples)[np.arange(size + 1)[far] % PERIOD]
-        result[far] = _extended(effective, knots[smooth].astype(float), costs[smooth])
+        result[far] = _extended(effective[far], knots[smooth].astype(np.float64), costs[smooth])
         result[knots] = costs
     result[0] = 0.0
     return np.asarray(np.maximum(result, _LEAST_MS * (widths > 0)), dtype=np.float64)

@@ -14,6 +14,7 @@ from halpc.ir.groups import Member
 from passes.unify import Unifier
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger")
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def layer_name(node: gs.Node) -> str:
@@ -60,7 +61,7 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
     """Leaf name → weight axes made of it, in graph order."""
     found: dict[str, dict[tuple[str, int, str], Member]] = {}
     for node in graph.nodes:
-        weights = [t for t in node.inputs if isinstance(t, gs.Constant)]
+        weights = [] if _is_dequantised(node) else weights_of(node)
         if not weights:
             continue
         produced = _leaf_names(node.outputs, axes)
@@ -72,6 +73,25 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
                     member = Member(tensor.name, axis, node.name, node.op, role)  # type: ignore[arg-type]
                     found.setdefault(leaf.name, {}).setdefault((tensor.name, axis, node.name), member)
     return {name: tuple(group.values()) for name, group in found.items()}
+
+
+def weights_of(node: gs.Node) -> list[gs.Constant]:
+    """The constants a node reads, also those that are quantised and made real just before it."""
+    found: list[gs.Constant] = []
+    for tensor in node.inputs:
+        if isinstance(tensor, gs.Constant):
+            found.append(tensor)
+        elif tensor.inputs and _is_dequantised(tensor.inputs[0]):
+            found += weights_of(tensor.inputs[0])
+    return found
+
+
+def _is_dequantised(node: gs.Node) -> bool:
+    """Whether a node only turns a constant into a quantised or real one."""
+    if node.op not in QUANTISERS or not node.inputs:
+        return False
+    data = node.inputs[0]
+    return isinstance(data, gs.Constant) or bool(data.inputs) and _is_dequantised(data.inputs[0])
 
 
 def _leaf_names(tensors: list[gs.Tensor], axes: Mapping[tuple[str, int], Dim]) -> set[str]:
@@ -93,7 +113,7 @@ def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifi
                         names[leaf] = base if count == 1 else f"{base}#{count}"
 
     for node in graph.nodes:
-        if node.op in WEIGHTED and any(isinstance(t, gs.Constant) for t in node.inputs):
+        if node.op in WEIGHTED and weights_of(node):
             give([(t.name, i) for t in node.outputs for i in range(len(t.shape or ()))], layer_name(node))
     for key in variables:
         give([key], key[0])

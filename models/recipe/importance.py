@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ def write(name: str, checkpoints: Path, device: torch.device, minibatches: int =
     painter = Painter(Glyphs.load(test=False, device=device), SEED)
     scores = importance(load(name, checkpoints).to(device), painter, minibatches, BATCH)
     np.savez(checkpoints / f"{name}.importance.npz", **scores)
+    (checkpoints / f"{name}.importance.json").write_text(json.dumps({"minibatches": minibatches, "batch": BATCH}))
 
 
 def main() -> None:

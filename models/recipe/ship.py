@@ -22,8 +22,7 @@ import onnxruntime
 
 from .export import FILES, export_all
 from .glyphs import GLYPHS, HERE, clans
-from .images import fixed_set
-from .importance import BATCH, MINIBATCHES
+from .images import HARDNESS, fixed_set
 from .networks import NETWORKS
 from .train import TEST_SEED
 
@@ -34,7 +33,12 @@ FIRST_COMMAND = "apt-get install --no-install-recommends $(sed '/^#/d; s/^.*: //
 COMMANDS = [
     FIRST_COMMAND,
     "python -m recipe.glyphs",
-    "python -m recipe --out runs",
+    "python -m recipe.train --network resnet18 --minutes 14 --batch 128 --out runs",
+    "python -m recipe.importance --network resnet18 --minibatches 50 --checkpoints runs",
+    "python -m recipe.train --network resnet56 --minutes 10 --batch 128 --out runs",
+    "python -m recipe.importance --network resnet56 --minibatches 30 --checkpoints runs",
+    "python -m recipe.train --network mobilenetv2 --minutes 27 --batch 128 --out runs",
+    "python -m recipe.importance --network mobilenetv2 --minibatches 20 --checkpoints runs",
     "python -m recipe.ship --checkpoints runs",
 ]
 
@@ -110,6 +114,8 @@ def training_rows(records: dict[str, dict[str, Any]]) -> str:
             last["step"],
             record["batch"],
             f"{record['images']:,}",
+            record["hardness"],
+            record["importance"]["minibatches"],
         ]
         rows.append(f"| {' | '.join(map(str, [*cells, last['minutes'], last['loss']]))} |")
     return "\n".join(rows)
@@ -142,8 +148,7 @@ def write_readme(out: Path, records: dict[str, dict[str, Any]]) -> None:
         faces=len(family),
         packages=len(packages),
         debian=debian,
-        minibatches=MINIBATCHES,
-        importance_batch=BATCH,
+        importance_batch=records["resnet18"]["importance"]["batch"],
         commands="\n".join(COMMANDS),
         trainings=training_rows(records),
         fonts=", ".join(f"`{package}`" for package in packages),
@@ -160,6 +165,10 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out
     records = json.loads((options.checkpoints / "training.json").read_text())
+    for name, record in records.items():
+        record["importance"] = json.loads((options.checkpoints / f"{name}.importance.json").read_text())
+        if record["hardness"] != HARDNESS:
+            raise SystemExit(f"{name} was trained at hardness {record['hardness']}, the sets are made at {HARDNESS}")
     export_all(options.checkpoints, out)
     for name in NETWORKS:
         shutil.copyfile(options.checkpoints / f"{name}.importance.npz", out / f"{name}.importance.npz")

@@ -1,0 +1,230 @@
+"""The command line: what it writes, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from halpc.cli import main
+from tests.small import SHAPES, model, saved, weights
+
+FILES = {"pruned.onnx", "plan.json", "latency.json", "report.json", "report.html"}
+KEYS = {"budget", "baseline", "result", "predicted_latency_ms", "importance_kept", "gap", "verification", "groups", "pinned",
+        "stage_seconds", "profiler", "device", "versions"}  # fmt: skip
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return saved(tmp_path)
+
+
+def compiled(network: Path, *arguments: str) -> tuple[int, Path]:
+    out = network.parent / "out"
+    return main(["compile", str(network), "-o", str(out), "-q", *arguments]), out
+
+
+def test_half_the_macs_are_met_and_everything_is_written(network: Path) -> None:
+    code, out = compiled(network, "--macs", "50%")
+    assert code == 0
+    assert {f.name for f in out.iterdir()} == FILES
+    report = json.loads((out / "report.json").read_text())
+    assert set(report) >= KEYS
+    assert report["result"]["macs"] <= 0.5 * report["baseline"]["macs"]
+    assert report["verification"]["passed"]
+    onnx.checker.check_model(str(out / "pruned.onnx"))
+
+
+def test_two_budgets_are_both_met(network: Path) -> None:
+    code, out = compiled(network, "--macs", "60%", "--params", "40%")
+    report = json.loads((out / "report.json").read_text())
+    assert code == 0
+    assert report["result"]["macs"] <= 0.6 * report["baseline"]["macs"]
+    assert report["result"]["params"] <= 0.4 * report["baseline"]["params"]
+
+
+@pytest.mark.parametrize("solver", ["halp", "sp-lamp", "joint"])
+def test_every_solver_meets_the_budget(network: Path, solver: str) -> None:
+    code, out = compiled(network, "--macs", "50%", "--solver", solver)
+    report = json.loads((out / "report.json").read_text())
+    assert code == 0
+    assert report["result"]["macs"] <= 0.5 * report["baseline"]["macs"]
+
+
+def test_align_and_min_width_are_kept(network: Path) -> None:
+    code, out = compiled(network, "--macs", "40%", "--align", "8", "--min-width", "8")
+    widths = [line["width"] for line in json.loads((out / "report.json").read_text())["groups"]]
+    assert code == 0
+    assert all(width % 8 == 0 and width >= 8 for width in widths)
+
+
+def test_a_frozen_layer_keeps_its_width(network: Path) -> None:
+    code, out = compiled(network, "--macs", "80%", "--freeze", "net.c")
+    assert code == 0
+    assert [line["name"] for line in json.loads((out / "report.json").read_text())["groups"]] == ["net.a"]
+
+
+def test_a_dry_run_writes_nothing(network: Path) -> None:
+    code, out = compiled(network, "--macs", "50%", "--dry-run")
+    assert code == 0
+    assert not out.exists()
+
+
+def test_a_plan_is_continued_and_never_gives_a_channel_back(network: Path) -> None:
+    compiled(network, "--macs", "70%")
+    plan = network.parent / "first.json"
+    os.replace(network.parent / "out" / "plan.json", plan)
+    code, out = compiled(network, "--macs", "40%", "--resume", str(plan))
+    assert code == 0
+    before = {g["name"]: set(g["kept"]) for g in json.loads(plan.read_text())["groups"]}
+    after = {g["name"]: set(g["kept"]) for g in json.loads((out / "plan.json").read_text())["groups"]}
+    assert all(after[name] <= kept for name, kept in before.items())
+
+
+@pytest.mark.parametrize("budget", ["0%", "-5%", "5 parsecs", "200%"])
+def test_a_budget_that_makes_no_sense_is_a_usage_error(network: Path, budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compiled(network, f"--macs={budget}")[0] == 2
+    assert "expected a budget such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--macs", "50%", "--freeze", "nothing*"], ["--macs", "50%", "--threads", "0"],
+                                       ["--macs", "50%", "--score", "energy"], ["--no-such-option"]])  # fmt: skip
+def test_arguments_that_make_no_sense_are_usage_errors(network: Path, arguments: list[str]) -> None:
+    assert compiled(network, *arguments)[0] == 2
+
+
+def test_a_budget_below_the_floor_is_infeasible_and_says_the_floor(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = compiled(network, "--macs", "0.01%")
+    assert code == 4
+    assert "floor" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def _bad_files(folder: Path) -> dict[str, Path]:
+    whole = saved(folder).read_bytes()
+    files = {
+        "text": b"hello", "empty": b"", "zeros": bytes(1000), "truncated": whole[: len(whole) // 2], "json": b'{"a": 1}',
+    }  # fmt: skip
+    for name, content in files.items():
+        (folder / f"{name}.onnx").write_bytes(content)
+    proto = model()
+    onnx.save(proto, str(folder / "external.onnx"), save_as_external_data=True, location="gone.data", size_threshold=0)
+    (folder / "gone.data").unlink()
+    wrong = model()
+    wrong.opset_import[0].version = 99
+    (folder / "opset.onnx").write_bytes(wrong.SerializeToString())
+    odd = model()
+    odd.graph.node[0].op_type = "NoSuchOperator"
+    (folder / "operator.onnx").write_bytes(odd.SerializeToString())
+    return {name: folder / f"{name}.onnx" for name in (*files, "external", "opset", "operator", "missing")}
+
+
+def test_every_bad_model_file_is_one_line_and_exit_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, path in _bad_files(tmp_path).items():
+        assert compiled(path, "--macs", "50%")[0] == 3, name
+        said = capsys.readouterr().err.strip()
+        assert len(said.splitlines()) == 1, said
+        assert str(path) in said, said
+
+
+def test_a_folder_that_is_a_file_is_refused_before_anything_is_done(network: Path) -> None:
+    out = network.parent / "out"
+    out.write_text("mine")
+    assert compiled(network, "--macs", "50%")[0] == 3
+    assert out.read_text() == "mine"
+
+
+def test_a_failure_while_writing_leaves_what_was_there(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out = compiled(network, "--macs", "70%")
+    before = {f.name: f.read_bytes() for f in out.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("halpc.compile.write_json", full)
+    assert compiled(network, "--macs", "40%")[0] == 3
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == before
+
+
+def test_an_interrupt_is_130_and_leaves_nothing(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("halpc.compile.verify", interrupted)
+    code, out = compiled(network, "--macs", "50%")
+    assert code == 130
+    assert not out.exists()
+    assert not list(network.parent.glob(".out*"))
+
+
+def test_a_verification_failure_is_5_and_writes_nothing(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("passes.verify.difference", lambda a, b: 1.0)
+    monkeypatch.setattr("passes.verify.NOISE_FACTOR", 0.0)
+    code, out = compiled(network, "--macs", "50%")
+    assert code == 5
+    assert not out.exists()
+
+
+def test_inspect_lists_groups_and_reasons(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(network), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {g["name"]: g["size"] for g in found["groups"] if g["pin"] is None} == {"net.a": 16, "net.c": 24}
+    assert any("graph output" in g["pin"] for g in found["groups"] if g["pin"])
+    assert found["params"] == sum(int(np.prod(shape)) for shape in SHAPES.values())
+
+
+@pytest.mark.parametrize("suffix", ["graphml", "dot", "svg"])
+def test_the_coupling_can_be_drawn(network: Path, suffix: str) -> None:
+    path = network.parent / f"graph.{suffix}"
+    assert main(["inspect", str(network), "--graph", str(path)]) == 0
+    assert "net.a" in path.read_text()
+
+
+def test_explain_says_why_two_layers_are_tied(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(network), "net.a", "net.e"]) == 0
+    assert "Add" in capsys.readouterr().out
+    assert main(["explain", str(network), "net.y"]) == 0
+    assert "graph output" in capsys.readouterr().out
+
+
+def test_explain_names_the_nearest_layer(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(network), "net.aa"]) == 2
+    assert "nearest" in capsys.readouterr().err
+
+
+def test_schedule_falls_geometrically(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "--latency", "25%", "--steps", "2"]) == 0
+    assert capsys.readouterr().out.split() == ["50%", "25%"]
+
+
+def test_calibration_inputs_recover_and_are_reported(network: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(network.parent / "c.npz", x=rng.standard_normal((128, 3, 8, 8)).astype(np.float32))
+    code, out = compiled(network, "--macs", "50%", "--calibration", str(network.parent / "c.npz"))
+    recovery = json.loads((out / "report.json").read_text())["recovery"]
+    assert code == 0
+    assert recovery["error_after"] < recovery["error_before"]
+
+
+def test_calibration_of_another_name_is_refused(network: Path) -> None:
+    np.savez(network.parent / "c.npz", images=np.zeros((64, 3, 8, 8), np.float32))
+    assert compiled(network, "--macs", "50%", "--calibration", str(network.parent / "c.npz"))[0] == 3
+
+
+def test_weights_of_a_saved_model_are_never_changed_in_place(network: Path) -> None:
+    before = network.read_bytes()
+    compiled(network, "--macs", "50%")
+    assert network.read_bytes() == before
+    assert set(weights(SHAPES)) == set(SHAPES)
+
+
+def test_a_sweep_writes_a_folder_per_budget(network: Path) -> None:
+    out = network.parent / "sweep"
+    assert main(["sweep", str(network), "--macs", "80%,50%,0.01%", "-o", str(out), "--json"]) == 0
+    points = json.loads((out / "sweep.json").read_text())["points"]
+    assert [p["status"] for p in points] == ["met", "met", "infeasible"]
+    assert (out / "80pct" / "pruned.onnx").is_file()

@@ -1,0 +1,56 @@
+"""Budgets and shapes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from halpc.errors import UsageError
+from halpc.units import parse_budget, parse_shape, parse_share, spell_count, spell_ms
+
+
+@pytest.mark.parametrize(
+    "text, amount", [("5ms", 5.0), ("800us", 0.8), ("0.002s", 2.0), ("1,5ms", 1.5), (" 5 ms ", 5.0), ("1e3us", 1.0)]
+)
+def test_a_latency_is_read_in_milliseconds(text: str, amount: float) -> None:
+    budget = parse_budget("latency", text)
+    assert budget.share is None
+    assert budget.amount == pytest.approx(amount)
+    assert budget.limit(100.0) == pytest.approx(amount)
+
+
+@pytest.mark.parametrize("text, share", [("60%", 0.6), ("1.6x", 0.625), ("100%", 1.0), ("1x", 1.0)])
+def test_a_share_is_of_the_baseline(text: str, share: float) -> None:
+    assert parse_budget("latency", text).limit(80.0) == pytest.approx(80 * share)
+
+
+@pytest.mark.parametrize("text", ["0ms", "-5%", "5 parsecs", "", "ms", "5", "120%", "0.5x", "nan", "inf ms", "5ms5", "%"])
+def test_what_is_no_latency_budget_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a budget such as 5ms"):
+        parse_budget("latency", text)
+
+
+def test_counts_take_metric_suffixes() -> None:
+    assert parse_budget("macs", "120M").amount == 120e6
+    assert parse_budget("params", "2.8M").amount == pytest.approx(2.8e6)
+
+
+def test_a_shape_is_read_from_its_last_colon() -> None:
+    assert parse_shape("a:b:1x3x224x224") == ("a:b", (1, 3, 224, 224))
+
+
+@pytest.mark.parametrize("text", ["x", "x:", "x:1x0", "x:1,3", ":1x3", "x:1x-3"])
+def test_what_is_no_shape_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected NAME"):
+        parse_shape(text)
+
+
+def test_a_share_may_be_written_with_or_without_percent() -> None:
+    assert parse_share("--max-drop", "1%") == parse_share("--max-drop", "0.01") == 0.01
+    with pytest.raises(UsageError):
+        parse_share("--max-drop", "2")
+
+
+def test_figures_have_three_digits() -> None:
+    assert spell_ms(0.8123) == "812 us"
+    assert spell_ms(12.34) == "12.3 ms"
+    assert spell_count(138_700_000) == "139 M"

@@ -1,0 +1,100 @@
+"""Importance files find their layers, and say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from halpc.errors import SaliencyError
+from halpc.ir.groups import Coupling
+from halpc.ir.model import Model
+from passes.couple import couple
+from passes.load import load
+from passes.score import combined, score_from_file, score_from_weights
+from tests.small import saved
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> tuple[Model, Coupling]:
+    model = load(saved(tmp_path))
+    return model, couple(model.twin)
+
+
+def scored(network: tuple[Model, Coupling], path: Path, arrays: dict[str, np.ndarray]):  # type: ignore[no-untyped-def]
+    np.savez(path, **arrays)
+    return score_from_file(path, network[0].twin, network[1])
+
+
+@pytest.mark.parametrize("key", ["w1", "net.c", "net.c.weight", "/net/c/Conv", "c"])
+def test_a_key_may_be_weight_module_path_node_or_output(network: tuple[Model, Coupling], tmp_path: Path, key: str) -> None:
+    scores = scored(network, tmp_path / "s.npz", {key: np.arange(24.0)})
+    assert scores.scores["net.c"].tolist() == list(range(24))
+
+
+def test_json_and_safetensors_say_the_same_as_npz(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 24).astype(np.float32)
+    (tmp_path / "s.json").write_text(json.dumps({"net.c": values.tolist()}))
+    save_file({"net.c": values}, tmp_path / "s.safetensors")
+    for name in ("s.json", "s.safetensors"):
+        found = score_from_file(tmp_path / name, network[0].twin, network[1])
+        assert np.allclose(found.scores["net.c"], values)
+
+
+def test_a_coupled_group_sums_over_the_members_that_have_a_score(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    found = scored(network, tmp_path / "s.npz", {"w0": np.ones(16), "w2": np.arange(16.0)})
+    assert found.scores["net.a"].tolist() == (1 + np.arange(16.0)).tolist()
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"nte.c": np.ones(24)}, "the nearest name is"),
+        ({"w1": np.ones(23)}, r"expected \[24\]"),
+        ({"w1": np.ones((24, 1))}, r"expected \[24\]"),
+        ({"w1": np.where(np.arange(24) == 5, np.nan, 1.0)}, "not finite at channel 5"),
+        ({"w1": np.where(np.arange(24) == 3, -0.5, 1.0)}, "negative at channel 3"),
+        ({"w1": np.array(["a"] * 24)}, "expected numbers"),
+        ({}, "holds no arrays"),
+    ],
+)
+def test_a_bad_array_is_named(network: tuple[Model, Coupling], tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(SaliencyError, match=message):
+        scored(network, tmp_path / "s.npz", arrays)
+
+
+@pytest.mark.parametrize("name", ["s.npz", "s.json", "s.safetensors", "s.txt", "missing.npz"])
+def test_a_file_that_is_not_what_its_name_says_is_refused(network: tuple[Model, Coupling], tmp_path: Path, name: str) -> None:
+    if name != "missing.npz":
+        (tmp_path / name).write_bytes(b"\x00garbage")
+    with pytest.raises(SaliencyError):
+        score_from_file(tmp_path / name, network[0].twin, network[1])
+
+
+def test_norms_of_one_layer_average_to_one(network: tuple[Model, Coupling]) -> None:
+    for kind in ("l1", "l2"):
+        assert score_from_weights(kind, network[0].twin, network[1]).scores["net.c"].mean() == pytest.approx(1)
+
+
+def test_sp_lamp_keeps_the_largest_filter_at_one(network: tuple[Model, Coupling]) -> None:
+    assert score_from_weights("sp-lamp", network[0].twin, network[1]).scores["net.c"].max() == 1
+
+
+def test_bn_scales_need_a_batch_normalization(network: tuple[Model, Coupling]) -> None:
+    with pytest.raises(SaliencyError, match="no BatchNormalization"):
+        score_from_weights("bn", network[0].twin, network[1])
+
+
+def test_two_sources_count_alike_whatever_their_scale(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    one = scored(network, tmp_path / "a.npz", {"w1": np.arange(24.0)})
+    other = scored(network, tmp_path / "b.npz", {"w1": 1e6 * np.arange(24.0)[::-1]})
+    assert np.ptp(combined([one, other]).scores["net.c"]) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_mask_keeps_the_best_channels(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    found = scored(network, tmp_path / "s.npz", {"w1": np.arange(24.0)})
+    assert np.flatnonzero(found.mask("net.c", 3)).tolist() == [21, 22, 23]
+    assert found.curve("net.c")[3] == 21 + 22 + 23

@@ -1,0 +1,123 @@
+"""Slimming equals masking, branches vanish, plans can be replayed, counts agree with the shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from halpc.errors import PlanError, VerificationError
+from halpc.ir.dims import Mask
+from halpc.ir.groups import Coupling
+from halpc.ir.model import Model
+from halpc.ir.plan import read_plan
+from passes.count import macs, params
+from passes.couple import couple
+from passes.load import load
+from passes.proto import proto_of
+from passes.slim import plan_for, slim
+from passes.vanish import vanishable
+from passes.verify import verify
+from tests.small import SHAPES, model, saved
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> tuple[Model, Coupling]:
+    loaded = load(saved(tmp_path))
+    return loaded, couple(loaded.twin)
+
+
+def halves(coupling: Coupling) -> dict[str, Mask]:
+    return {name: np.arange(group.size) % 2 == 0 for name, group in coupling.free().items()}
+
+
+def test_the_residual_network_has_two_groups(network: tuple[Model, Coupling]) -> None:
+    assert {name: group.size for name, group in network[1].free().items()} == {"net.a": 16, "net.c": 24}
+
+
+def test_slim_equals_masked_and_keeps_every_name(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    plan = plan_for(loaded, coupling, halves(coupling))
+    proto = proto_of(slim(loaded, coupling, plan), loaded.header)
+    assert verify(loaded, plan, proto).passed
+    assert {t.name for t in proto.graph.initializer} == set(SHAPES)
+    assert [n.name for n in proto.graph.node] == [n.name for n in model().graph.node]
+
+
+def test_a_slim_model_with_a_wrong_weight_fails_verification(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    plan = plan_for(loaded, coupling, halves(coupling))
+    proto = proto_of(slim(loaded, coupling, plan), loaded.header)
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values.flat[0] += 1
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, proto.graph.initializer[0].name))
+    with pytest.raises(VerificationError, match="differs from the masked original"):
+        verify(loaded, plan, proto)
+
+
+def test_a_dynamic_batch_stays_dynamic(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    proto = proto_of(slim(loaded, coupling, plan_for(loaded, coupling, halves(coupling))), loaded.header)
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+
+
+def test_only_the_inside_of_a_residual_branch_may_vanish(network: tuple[Model, Coupling]) -> None:
+    assert vanishable(network[0].twin, network[1]) == ("net.c",)
+
+
+def test_a_vanished_branch_is_a_constant_and_its_nodes_are_gone(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    plan = plan_for(loaded, coupling, {"net.c": np.zeros(24, dtype=np.bool_), "net.a": np.arange(16) < 10})
+    proto = proto_of(slim(loaded, coupling, plan), loaded.header)
+    assert verify(loaded, plan, proto).passed
+    assert [n.op_type for n in proto.graph.node].count("Conv") == 1
+
+
+def test_counts_of_the_slim_model_are_what_the_cost_models_say(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    masks = halves(coupling)
+    widths = {name: int(mask.sum()) for name, mask in masks.items()}
+    proto = proto_of(slim(loaded, coupling, plan_for(loaded, coupling, masks)), loaded.header)
+    counted = sum(int(np.prod(t.dims)) for t in proto.graph.initializer)
+    assert params(loaded.twin, coupling).at(widths) == counted
+    sizes = {t.name: list(t.dims) for t in proto.graph.initializer}
+    convolutions = sum(64 * int(np.prod(sizes[w])) for w in ("w0", "w1", "w2"))
+    assert macs(loaded.twin, coupling).at(widths) == convolutions + int(np.prod(sizes["w3"]))
+
+
+def test_a_plan_replays_onto_the_original_weights(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    loaded, coupling = network
+    plan = plan_for(loaded, coupling, halves(coupling))
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan.as_json()))
+    again = read_plan(path)
+    proto = proto_of(slim(loaded, coupling, plan), loaded.header)
+    small = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    for tensor in model().graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        for axis, kept in again.keep.get(tensor.name, {}).items():
+            values = values.take(kept, axis=axis)
+        assert np.array_equal(values, small[tensor.name])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "halpc.plan", "version": 9}', '{"format": "halpc.plan", "version": 1}'])
+def test_a_damaged_plan_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(PlanError):
+        read_plan(path)
+
+
+def test_pinning_by_name_keeps_a_layer_whole(tmp_path: Path) -> None:
+    loaded = load(saved(tmp_path))
+    assert set(couple(loaded.twin, freeze=["c"]).free()) == {"net.a"}
+
+
+def test_the_slim_model_passes_the_checker_and_the_shapes_it_declares_are_right(network: tuple[Model, Coupling]) -> None:
+    loaded, coupling = network
+    proto = proto_of(slim(loaded, coupling, plan_for(loaded, coupling, halves(coupling))), loaded.header)
+    onnx.checker.check_model(proto, full_check=True)
