@@ -81,6 +81,10 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument("--importance", type=Path, action="append", default=[], metavar="FILE",
                        help=".npz, .safetensors or .json from a training framework (repeatable: summed)")  # fmt: skip
     score.add_argument("--score", choices=SCORES, default="auto", help="built-in score; energy and unrecoverable look at the calibration inputs; with a file: added")
+    shapes = parser.add_argument_group("engines of models with dynamic axes")
+    for which in ("min", "opt", "max"):
+        shapes.add_argument(f"--{which}-shapes", action="append", default=[], metavar="NAME:1x3x224x224",
+                            help="the budget is met at these" if which == "opt" else None)  # fmt: skip
     data = parser.add_argument_group("data")
     data.add_argument("--calibration", type=Path, metavar="INPUTS", help=".npz, folder of .npy, or folder of images")
     data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
@@ -197,8 +201,9 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         provider=args.provider,
         threads=args.threads,
         precision=args.precision,
-        shapes=dict(parse_shape(text) for text in args.shape),
+        shapes=dict(parse_shape(text) for text in (*args.opt_shapes, *args.shape)),
         batch=args.batch,
+        profiles={w: dict(map(parse_shape, getattr(args, f"{w}_shapes"))) for w in ("min", "opt", "max")},
         freeze=tuple(args.freeze),
         align=args.align,
         min_width=args.min_width,

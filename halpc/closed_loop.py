@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from halpc.casting import AtPrecision
 from halpc.ir.cost import CostModel
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Problem, Selection
@@ -61,7 +62,8 @@ def open_table(job: Job) -> LatencyTable:
     chosen = profiler_for(
         options.profiler, threads=options.threads, precision=options.precision, provider=options.provider
     )
-    job.profiler = chosen.profiler
+    native = options.precision in ("fp32", "tf32")
+    job.profiler = chosen.profiler if native else AtPrecision(chosen.profiler, options.precision)
     if options.profiler == "auto":
         why = "".join(f"; {reason}" for reason in chosen.passed_over)
         job.note(f"--profiler auto: {chosen.backend} was used{why}")

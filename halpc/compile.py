@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import onnx
 
 from halpc import closed_loop, summary
 from halpc.errors import BackendError, OverBudgetError, UsageError
@@ -21,6 +24,7 @@ from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from passes import count
 from passes.calibration import load_calibration
+from passes.cast import cast
 from passes.couple import couple
 from passes.data_score import score_from_data
 from passes.evaluate import evaluate, load_labelled
@@ -172,12 +176,48 @@ def write(job: Job, report: Report, folder: Path) -> None:
     save_proto(final, folder / "pruned.onnx")
     write_json(folder / "plan.json", job.plan.as_json())
     write_json(folder / "latency.json", closed_loop.table_json(job))
-    if hasattr(job.profiler, "build"):
-        job.engine = job.profiler.build(final, folder / "model.engine")
-    elif job.options.profiler.startswith("tensorrt"):
-        raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
+    if job.options.precision not in ("fp32", "tf32"):
+        save_proto(_at_precision(job, final), folder / f"pruned.{job.options.precision}.onnx")
+    _engine(job, final, folder)
     (folder / "report.html").write_text(summary.html(report), encoding="utf-8")
     write_json(folder / "report.json", report.as_json())
+
+
+def _at_precision(job: Job, final: onnx.ModelProto) -> onnx.ModelProto:
+    """What is deployed; int8 and fp8 take their ranges from the calibration inputs.
+
+    Raises:
+        UsageError: there are none, and the precision needs them.
+    """
+    precision = job.options.precision
+    if precision in ("int8", "fp8") and job.calibration is None:
+        raise UsageError(f"--precision {precision} needs --calibration inputs for its ranges")
+    batches = [] if job.calibration is None else list(islice(job.calibration.batches(8), 16))
+    return cast(final, precision, inputs=batches)
+
+
+def _engine(job: Job, final: onnx.ModelProto, folder: Path) -> None:
+    """`model.engine`, where the runtime builds engines."""
+    backend = getattr(job.profiler, "inner", job.profiler)
+    if hasattr(backend, "build"):
+        model = final if job.options.precision in ("fp32", "tf32") else _at_precision(job, final)
+        job.engine = backend.build(model, folder / "model.engine", shapes=_profiles(job))
+    elif job.options.profiler.startswith("tensorrt"):
+        raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
+
+
+def _profiles(job: Job) -> dict[str, Any]:
+    """Min, opt and max shapes of inputs with dynamic axes; the budget is met at opt, which the analysis used."""
+    from profilers.trt_engine import Profile
+
+    given = job.options.profiles
+    return {
+        name: Profile(
+            given.get("min", {}).get(name, shape), given.get("opt", {}).get(name, shape), given.get("max", {}).get(name, shape)
+        )
+        for name, shape in job.model.shapes.items()
+        if job.model.dynamic.get(name)
+    }
 
 
 # What depends on the model and the device only; a second budget starts behind it.

@@ -56,7 +56,10 @@ def test_weights_apart_read_back_as_they_were(tmp_path: Path) -> None:
     model = residual_mlps(2, 32, 64)
     save_apart(model, tmp_path / "model.onnx", "weights")
     assert (tmp_path / "model.onnx").stat().st_size < 4096
-    assert onnx.load(tmp_path / "model.onnx").SerializeToString() == model.SerializeToString()
+    read = onnx.load(tmp_path / "model.onnx")
+    for tensor in read.graph.initializer:
+        tensor.ClearField("data_location")
+    assert read.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
 @pytest.mark.usefixtures("tiny_limit")
