@@ -193,6 +193,8 @@ def _outer(node: gs.Node) -> list[gs.Tensor]:
 
 
 def _known(kind: onnx.TypeProto) -> Known | None:
+    if kind.HasField("sequence_type") or kind.HasField("optional_type"):
+        return Known((), onnx.TensorProto.UNDEFINED)  # it has no axes of its own; what goes in and comes out has
     if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim

@@ -61,7 +61,7 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
         if node is None:
             continue
         if follow.kind == "index":
-            _reindex(graph, node, follow, coupling, plan)
+            _reindex(node, follow, coupling, plan)
         elif follow.kind == "share":
             _share(graph, node, follow, widths)
         else:
@@ -106,7 +106,7 @@ def _recount(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str
     if isinstance(operand, gs.Constant):
         values = array_of(operand)
         patched = np.array(_patched(values.reshape(-1).tolist(), new), dtype=values.dtype).reshape(values.shape)
-        node.inputs[follow.operand] = gs.Constant(_fresh(graph, operand.name), patched)
+        node.inputs[follow.operand] = gs.Constant(_own(operand, node), patched)
     else:
         node.inputs[follow.operand] = _spliced(graph, node, operand, new, old)
 
@@ -118,13 +118,9 @@ def _patched(current: object, new: list[int | None]) -> object:
     return [c if n is None else n for c, n in zip(current, new, strict=True)]
 
 
-def _fresh(graph: gs.Graph, name: str) -> str:
-    """A name that the graph does not use yet; the operand may be shared with nodes that keep the old value."""
-    taken = graph.tensors()
-    count = 1
-    while f"{name}/slim_{count}" in taken:
-        count += 1
-    return f"{name}/slim_{count}"
+def _own(operand: gs.Tensor, node: gs.Node) -> str:
+    """A name for the node's own copy of an operand, which may be shared with nodes that keep the old value."""
+    return f"{operand.name}/slim/{node.name}"
 
 
 def _spliced(
@@ -201,7 +197,7 @@ def _share(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str, 
     graph.nodes.append(gs.Node("Mul", f"{name}/Mul", None, [part, factor], [mean]))
 
 
-def _reindex(graph: gs.Graph, node: gs.Node, follow: Follow, coupling: Coupling, plan: Plan) -> None:
+def _reindex(node: gs.Node, follow: Follow, coupling: Coupling, plan: Plan) -> None:
     """Positions on axes, renumbered to what is kept of them; entries that their own axes lose are dropped."""
     operand = node.inputs[follow.operand]
     values = np.array(operand.values)
@@ -214,4 +210,4 @@ def _reindex(graph: gs.Graph, node: gs.Node, follow: Follow, coupling: Coupling,
         if dim is not None:
             positions = np.where(column < 0, column + dim.size, column)
             column[...] = (np.cumsum(mask(dim, plan.masks)) - 1)[positions]
-    node.inputs[follow.operand] = gs.Constant(_fresh(graph, operand.name), values)
+    node.inputs[follow.operand] = gs.Constant(_own(operand, node), values)

@@ -292,6 +292,16 @@ def test_bodies_of_if_pin_what_they_capture(tmp_path: Path) -> None:
     assert it.prune()[1].passed
 
 
+def test_sequences_pin_what_goes_into_them(tmp_path: Path) -> None:
+    text = f"""g {IMAGE} => (float[1,2,6,6] y) <int64 one = {{1}}, int64[2] sizes = {{3, 5}}> {{
+        a = Conv(x, w) parts = SplitToSequence<axis=1>(a, sizes) b = SequenceAt(parts, one)
+        c = Conv(b, u) y = Conv(c, v) }}"""
+    it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "u": (4, 5, 1, 1), "v": (2, 4, 1, 1)})
+    assert "it becomes part of a sequence" in it.pin("w", 0)
+    assert it.axis("u", 0) == "4"
+    assert it.prune()[1].passed
+
+
 def test_every_free_group_has_weights_and_every_other_a_reason(tmp_path: Path) -> None:
     text = f"g {IMAGE} => (float[1,2,6,6] y) {{ a = Conv(x, w) r = Relu(a) y = Conv(r, v) }}"
     it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})
