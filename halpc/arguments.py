@@ -76,11 +76,18 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("budget (at least one)")
     for resource, example in (("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%")):
         budget.add_argument(f"--{resource}", metavar="BUDGET", help=example)
-    budget.add_argument("--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)")
+    budget.add_argument(
+        "--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)"
+    )
     score = parser.add_argument_group("importance")
     score.add_argument("--importance", type=Path, action="append", default=[], metavar="FILE",
                        help=".npz, .safetensors or .json from a training framework (repeatable: summed)")  # fmt: skip
-    score.add_argument("--score", choices=SCORES, default="auto", help="built-in score; energy and unrecoverable look at the calibration inputs; with a file: added")
+    score.add_argument(
+        "--score",
+        choices=SCORES,
+        default="auto",
+        help="built-in score; energy and unrecoverable look at the calibration inputs; with a file: added",
+    )
     shapes = parser.add_argument_group("engines of models with dynamic axes")
     for which in ("min", "opt", "max"):
         shapes.add_argument(f"--{which}-shapes", action="append", default=[], metavar="NAME:1x3x224x224",
@@ -112,14 +119,18 @@ def _device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("inspect", parents=[shared], help="what may shrink, with what, and what may not")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "inspect", parents=[shared], help="what may shrink, with what, and what may not"
+    )
     _model_arguments(parser)
     parser.add_argument("--graph", type=Path, metavar="FILE", help="draw the coupling: .graphml, .dot or .svg")
     return parser
 
 
 def _explain_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("explain", parents=[shared], help="why a layer is pinned, or why two are tied")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "explain", parents=[shared], help="why a layer is pinned, or why two are tied"
+    )
     _model_arguments(parser)
     parser.add_argument("layer", help="name of a layer")
     parser.add_argument("other", nargs="?", help="another layer: why are the two tied?")
@@ -127,7 +138,9 @@ def _explain_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
 
 
 def _sweep_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("sweep", parents=[shared], help="one profile, many budgets: the frontier")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "sweep", parents=[shared], help="one profile, many budgets: the frontier"
+    )
     _model_arguments(parser)
     _compile_arguments(parser)
     parser.add_argument("--points", type=_positive, metavar="N", help="N budgets on latency from 95%% to 25%%")
@@ -136,17 +149,25 @@ def _sweep_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
 
 
 def _profile_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("profile", parents=[shared], help="measure a latency table, for use here or elsewhere")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "profile", parents=[shared], help="measure a latency table, for use here or elsewhere"
+    )
     _model_arguments(parser)
     _device_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the table to write or to extend")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the table to write or to extend"
+    )
     parser.add_argument("--align", type=_positive, metavar="N", help="widths will be multiples of N (default 8)")
-    parser.add_argument("--check", action="store_true", help="also predict random plans, measure them, and say how well")
+    parser.add_argument(
+        "--check", action="store_true", help="also predict random plans, measure them, and say how well"
+    )
     return parser
 
 
 def _bench_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("bench", parents=[shared], help="compare models, measured interleaved, with intervals")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "bench", parents=[shared], help="compare models, measured interleaved, with intervals"
+    )
     parser.add_argument("models", type=Path, nargs="+", help="ONNX files; the first is the baseline")
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--batch", type=_positive)
@@ -157,7 +178,9 @@ def _bench_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
 
 
 def _schedule_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("schedule", parents=[shared], help="targets for pruning in steps while training")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "schedule", parents=[shared], help="targets for pruning in steps while training"
+    )
     parser.add_argument("--latency", required=True, metavar="SHARE", help="the last target, as 55%% or 1.8x")
     parser.add_argument("--steps", type=_positive, required=True, metavar="K")
     return parser
@@ -218,5 +241,3 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         resume=getattr(args, "resume", None),
         dry_run=getattr(args, "dry_run", False),
     )
-
-

@@ -34,5 +34,3 @@ def _log(verbose: int, quiet: bool) -> None:
     logging.getLogger().setLevel(logging.WARNING if verbose < 3 else logging.DEBUG)
     for name in ("halpc", "passes", "profilers"):
         logging.getLogger(name).setLevel(level)
-
-

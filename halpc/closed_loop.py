@@ -166,7 +166,9 @@ def judge(job: Job) -> None:
         return
     _, measured, limit = _measure(job, FINAL_SECONDS)
     job.limits["latency"] = limit
-    job.rounds.append({"limit_ms": limit, "predicted_ms": job.costs["latency"].at(job.selection.widths), "measured_ms": measured})
+    job.rounds.append(
+        {"limit_ms": limit, "predicted_ms": job.costs["latency"].at(job.selection.widths), "measured_ms": measured}
+    )
 
 
 def status(job: Job) -> str:

@@ -29,7 +29,9 @@ def compile(args: argparse.Namespace) -> int:
     if report.status == "over budget":
         limit, measured = report.budget["latency"]["limit"], report.result.latency_ms
         assert measured is not None
-        raise OverBudgetError(f"measured {spell_ms(measured)}, {measured / limit - 1:.1%} over the budget of {spell_ms(limit)}")
+        raise OverBudgetError(
+            f"measured {spell_ms(measured)}, {measured / limit - 1:.1%} over the budget of {spell_ms(limit)}"
+        )
     return 0
 
 

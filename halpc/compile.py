@@ -1,7 +1,7 @@
 """The pipeline, stage by stage; the only place that knows their order.
 
-    >>> from halpc import Options, compile_model, parse_budget               # doctest: +SKIP
-    >>> compile_model(Options(Path("model.onnx"), (parse_budget("latency", "60%"),)))   # doctest: +SKIP
+>>> from halpc import Options, compile_model, parse_budget               # doctest: +SKIP
+>>> compile_model(Options(Path("model.onnx"), (parse_budget("latency", "60%"),)))   # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _couple(job: Job) -> None:
     frozen = produced_by(job.model.twin, job.options.freeze)
     job.coupling = couple(job.model.twin, renormalise=job.options.renormalise, freeze=frozen)
     if job.options.vanish:
-        job.vanishing = vanishable(job.model.twin, job.coupling)
+        job.vanishing = vanishable(job.model, job.coupling)
     if job.coupling.renormalised:
         job.note("approximate: channels under a mean or LayerNorm were allowed to go (--allow-renormalisation)")
 
@@ -213,7 +213,9 @@ def _profiles(job: Job) -> dict[str, Any]:
     given = job.options.profiles
     return {
         name: Profile(
-            given.get("min", {}).get(name, shape), given.get("opt", {}).get(name, shape), given.get("max", {}).get(name, shape)
+            given.get("min", {}).get(name, shape),
+            given.get("opt", {}).get(name, shape),
+            given.get("max", {}).get(name, shape),
         )
         for name, shape in job.model.shapes.items()
         if job.model.dynamic.get(name)

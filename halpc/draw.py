@@ -56,7 +56,9 @@ def draw_sweep(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.plot(x, [100 * p["importance_kept"] for p in done], "o-", label="importance kept")
     if done and done[0]["result"]["accuracy"] is not None:
         axes.plot(x, [100 * p["result"]["accuracy"] for p in done], "s-", label="top-1")
-        axes.plot([done[0]["baseline"][cost]], [100 * done[0]["baseline"]["accuracy"]], "k*", label="top-1 of the original")
+        axes.plot(
+            [done[0]["baseline"][cost]], [100 * done[0]["baseline"]["accuracy"]], "k*", label="top-1 of the original"
+        )
     axes.set_xlabel("measured latency [ms]" if cost == "latency_ms" else "MACs")
     axes.set_ylabel("%")
     axes.grid(alpha=0.3)

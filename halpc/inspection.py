@@ -54,7 +54,14 @@ class Inspection:
             "macs": self.total_macs,
             "params": self.total_params,
             "groups": [
-                {"name": r.name, "size": r.size, "layers": list(r.layers), "params": r.params, "macs": r.macs, "pin": r.pin}
+                {
+                    "name": r.name,
+                    "size": r.size,
+                    "layers": list(r.layers),
+                    "params": r.params,
+                    "macs": r.macs,
+                    "pin": r.pin,
+                }
                 for r in self.rows
             ],
             "whole_layers": dict(self.whole),
@@ -146,7 +153,9 @@ def _about(found: Inspection, axis: AxisKey, group: Group) -> list[str]:
         return [f"  {group.name} ({group.size} channels) may shrink, together with: {tied}"]
     culprit = group.pin.rsplit("(", 1)[-1].rstrip(")")
     path = _path(found, axis, {leaf for leaf in (group.name,)}, culprit)
-    return [f"  {group.name} ({group.size} channels) stays whole: {group.pin}"] + ([f"    through {path}"] if path else [])
+    return [f"  {group.name} ({group.size} channels) stays whole: {group.pin}"] + (
+        [f"    through {path}"] if path else []
+    )
 
 
 def _path(found: Inspection, start: AxisKey, wanted: set[str], culprit: str) -> str:
@@ -187,11 +196,16 @@ def _tied(found: Inspection, a: gs.Node, b: gs.Node) -> list[str]:
             left, right = _channels(found, tensor_a), _channels(found, tensor_b)
             if left is None or right is None:
                 continue
-            shared = {x.name for x in leaves(found.coupling.axes[left])} & {x.name for x in leaves(found.coupling.axes[right])}
+            shared = {x.name for x in leaves(found.coupling.axes[left])} & {
+                x.name for x in leaves(found.coupling.axes[right])
+            }
             graph = _sharing(found, shared)
             if shared and left in graph and right in graph and nx.has_path(graph, left, right):
                 path = _spell_path(graph, nx.shortest_path(graph, left, right))
-                ends = [f"{'output' if t is n.outputs[0] else 'input'} of {layer_name(n)}" for t, n in ((tensor_a, a), (tensor_b, b))]
+                ends = [
+                    f"{'output' if t is n.outputs[0] else 'input'} of {layer_name(n)}"
+                    for t, n in ((tensor_a, a), (tensor_b, b))
+                ]
                 lines.append(f"{ends[0]} and {ends[1]} share {', '.join(sorted(shared))}: {path}")
     return lines or [f"{names[0]} and {names[1]} are not tied: they share no group"]
 
@@ -233,7 +247,9 @@ def save_graph(found: Inspection, path: Path) -> None:
     """
     graph = nx.Graph()
     for row in found.rows:
-        graph.add_node(f"group {row.name}", kind="group", size=row.size, pin=row.pin or "", label=f"{row.name} [{row.size}]")
+        graph.add_node(
+            f"group {row.name}", kind="group", size=row.size, pin=row.pin or "", label=f"{row.name} [{row.size}]"
+        )
         for layer in row.layers:
             graph.add_node(f"layer {layer}", kind="layer", size=0, pin="", label=layer)
             graph.add_edge(f"group {row.name}", f"layer {layer}")

@@ -30,11 +30,17 @@ def render(report: Report) -> str:
         _table(("what", "value"), _certainty(report)),
     ]
     if report.rounds:
-        rows = [(str(i), *(spell_ms(r[k]) for k in ("limit_ms", "predicted_ms", "measured_ms"))) for i, r in enumerate(report.rounds, 1)]
+        rows = [
+            (str(i), *(spell_ms(r[k]) for k in ("limit_ms", "predicted_ms", "measured_ms")))
+            for i, r in enumerate(report.rounds, 1)
+        ]
         parts += ["<h2>Closed loop</h2>", _table(("round", "limit", "predicted", "measured"), rows)]
     parts += ["<h2>Groups</h2>", _groups(report.groups)]
     parts += ["<h2>Stays whole</h2>", _table(("group", "why"), report.pinned.items())]
-    parts += ["<h2>Device and versions</h2>", _table(("", ""), [(k, str(v)) for k, v in {**report.device, **report.versions}.items()])]
+    parts += [
+        "<h2>Device and versions</h2>",
+        _table(("", ""), [(k, str(v)) for k, v in {**report.device, **report.versions}.items()]),
+    ]
     return "\n".join(parts)
 
 
@@ -64,7 +70,11 @@ def _groups(lines: Iterable[GroupLine]) -> str:
     rows = []
     for line in sorted(lines, key=lambda g: g.width / g.size):
         share = 100 * line.width / line.size
-        price = "" if line.next_gain is None else f"{line.next_gain:.3g} for {', '.join(f'{v:.3g} {k}' for k, v in line.next_cost.items())}"
+        price = (
+            ""
+            if line.next_gain is None
+            else f"{line.next_gain:.3g} for {', '.join(f'{v:.3g} {k}' for k, v in line.next_cost.items())}"
+        )
         rows.append(
             f"<tr><td>{escape(line.name)}<td class=n>{line.size}<td class=n>{line.width}<td class=n>{line.step}"
             f"<td><div class=bar><i style='width:{share:.0f}%'></i></div><td>{escape(price)}"

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +37,14 @@ def progress_bar(quiet: bool) -> Iterator[job.Progress]:
     if quiet or not ERR.is_terminal:
         yield job.silent
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=ERR, transient=True) as bar:
         tasks: dict[str, object] = {}
 
@@ -48,11 +63,26 @@ def show_report(report: Report, out: Path | None) -> None:
     for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     if before.latency_ms and after.latency_ms:
-        table.add_row("latency", spell_ms(before.latency_ms), spell_ms(after.latency_ms), f"{before.latency_ms / after.latency_ms:.2f}x faster")
+        table.add_row(
+            "latency",
+            spell_ms(before.latency_ms),
+            spell_ms(after.latency_ms),
+            f"{before.latency_ms / after.latency_ms:.2f}x faster",
+        )
     table.add_row("MACs", spell_count(before.macs), spell_count(after.macs), f"{_share(after.macs, before.macs)} left")
-    table.add_row("parameters", spell_count(before.params), spell_count(after.params), f"{_share(after.params, before.params)} left")
+    table.add_row(
+        "parameters",
+        spell_count(before.params),
+        spell_count(after.params),
+        f"{_share(after.params, before.params)} left",
+    )
     if before.size_bytes and after.size_bytes:
-        table.add_row("file", spell_bytes(before.size_bytes), spell_bytes(after.size_bytes), f"{_share(after.size_bytes, before.size_bytes)} left")
+        table.add_row(
+            "file",
+            spell_bytes(before.size_bytes),
+            spell_bytes(after.size_bytes),
+            f"{_share(after.size_bytes, before.size_bytes)} left",
+        )
     if before.accuracy is not None and after.accuracy is not None:
         change = f"{100 * (after.accuracy - before.accuracy):+.2f} points"
         table.add_row("top-1", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", change)
@@ -69,8 +99,14 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield ""
     for resource, limit in report.budget.items():
         spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
-        found = {"latency": report.result.latency_ms, "macs": report.result.macs, "params": report.result.params}.get(resource)
-        verdict = "" if found is None else f": {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
+        found = {"latency": report.result.latency_ms, "macs": report.result.macs, "params": report.result.params}.get(
+            resource
+        )
+        verdict = (
+            ""
+            if found is None
+            else f": {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
+        )
         yield f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}{verdict}"
     if report.predicted_latency_ms is not None and report.result.latency_ms is not None:
         yield f"predicted   {spell_ms(report.predicted_latency_ms)}, measured {spell_ms(report.result.latency_ms)} after {len(report.rounds) - 1} round(s)"
@@ -95,7 +131,9 @@ def show_inspection(found: Inspection) -> None:
     OUT.print(f"{found.model.path}: {spell_count(found.total_macs)} MACs, {spell_count(found.total_params)} parameters")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("group", "width", "MACs", "parameters", "layers, or why it stays whole"):
-        table.add_column(column, justify="left" if column[0] in "gl" else "right", no_wrap=column == "group", overflow="fold")
+        table.add_column(
+            column, justify="left" if column[0] in "gl" else "right", no_wrap=column == "group", overflow="fold"
+        )
     for row in found.rows:
         layers = ", ".join(row.layers[:6]) + (f" and {len(row.layers) - 6} more" if len(row.layers) > 6 else "")
         text = Text(f"stays whole: {row.pin}", style="dim") if row.pin else Text(layers)

@@ -51,7 +51,12 @@ def report(job: Job) -> Report:
 
 
 def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
-    return {"limit": job.limits[resource], "unit": UNITS[resource], "asked": text, "predicted": job.selection.spent[resource]}
+    return {
+        "limit": job.limits[resource],
+        "unit": UNITS[resource],
+        "asked": text,
+        "predicted": job.selection.spent[resource],
+    }
 
 
 def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: int, accuracy: float | None) -> Figures:
@@ -119,7 +124,12 @@ def _profiler(job: Job) -> dict[str, Any]:
     if job.profiler is None:
         return {"backend": "analytic", "regime": "counted, not measured"}
     regime = job.timings[0].regime if job.timings else ""
-    return {"backend": job.profiler.device.backend, "regime": regime, "percentile": job.options.percentile, **job.profile_stats}
+    return {
+        "backend": job.profiler.device.backend,
+        "regime": regime,
+        "percentile": job.options.percentile,
+        **job.profile_stats,
+    }
 
 
 def versions() -> dict[str, str]:

@@ -124,7 +124,9 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
             else:
                 best, high = found, share
         if best is None:
-            raise InfeasibleError(f"--max-drop {max_drop:.2%}: every pruned model loses more", budget=max_drop, floor=0.0)
+            raise InfeasibleError(
+                f"--max-drop {max_drop:.2%}: every pruned model loses more", budget=max_drop, floor=0.0
+            )
         write(*best, folder)
         publish(folder, options.out)
     return best[1]

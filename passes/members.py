@@ -91,7 +91,7 @@ def _is_dequantised(node: gs.Node) -> bool:
     if node.op not in QUANTISERS or not node.inputs:
         return False
     data = node.inputs[0]
-    return isinstance(data, gs.Constant) or bool(data.inputs) and _is_dequantised(data.inputs[0])
+    return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_dequantised(data.inputs[0]))
 
 
 def _leaf_names(tensors: list[gs.Tensor], axes: Mapping[tuple[str, int], Dim]) -> set[str]:

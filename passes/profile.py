@@ -239,7 +239,8 @@ class _Run:
         """Whole networks at the mixes of widths: from the table, else measured."""
         known = self.table.networks(self.key)
         points = {tuple(sorted(n.widths.items())) for n in known}
-        missing = [w for w in wanted if tuple(sorted(w.items())) not in points]
+        distinct = {tuple(sorted(w.items())): w for w in wanted}
+        missing = [w for point, w in distinct.items() if point not in points]
         if self.profiler is not None and missing:
             self._measure_networks(missing)
         if not self.table.networks(self.key):

@@ -18,17 +18,37 @@ from numpy.typing import NDArray
 
 from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling, Group
+from halpc.ir.model import Model
 from passes.weights import array_of
 
 CONSUMERS = ("Conv", "Gemm", "ConvTranspose")
 THROUGH = ("BatchNormalization", "Relu", "LeakyRelu", "Clip", "Identity", "Dropout", "HardSwish", "Sigmoid", "Mul")
 
 
-def vanishable(graph: gs.Graph, coupling: Coupling) -> tuple[str, ...]:
+def vanishable(model: Model, coupling: Coupling) -> tuple[str, ...]:
     """Free groups that may go to width 0, by name."""
-    nodes = {node.name: node for node in graph.nodes}
-    outputs = {t.name for t in graph.outputs}
-    return tuple(name for name, g in coupling.free().items() if _may_vanish(g, nodes, coupling, outputs))
+    nodes = {node.name: node for node in model.twin.nodes}
+    outputs = {t.name for t in model.twin.outputs}
+    counted = _counted(model, coupling)
+    return tuple(
+        name
+        for name, group in coupling.free().items()
+        if name not in counted and _may_vanish(group, nodes, coupling, outputs)
+    )
+
+
+def _counted(model: Model, coupling: Coupling) -> set[str]:
+    """Groups whose width something reads: an operand, or a Shape at run time.
+
+    A depthwise convolution's `group` does not count: it goes with the channels.
+    """
+    reading = [follow for follow in coupling.follows if follow.attribute != "group"]
+    dims = [dim for follow in reading for dim in follow.entries if dim is not None]
+    for node in model.graph.nodes:
+        if node.op in ("Shape", "Size"):
+            tensor = node.inputs[0]
+            dims += [d for i in range(len(tensor.shape or ())) if (d := coupling.axes.get((tensor.name, i))) is not None]
+    return {leaf.name for dim in dims for leaf in leaves(dim)}
 
 
 def _may_vanish(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, outputs: set[str]) -> bool:

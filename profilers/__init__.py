@@ -74,9 +74,7 @@ def profiler_for(
 
 def _onnxruntime(threads: int, precision: str, provider: str, options: dict[str, Any]) -> Profiler:
     module = importlib.import_module("profilers.onnxrt")
-    profiler: Profiler = module.OnnxRuntimeProfiler(
-        provider=provider, threads=threads, precision=precision, **options
-    )
+    profiler: Profiler = module.OnnxRuntimeProfiler(provider=provider, threads=threads, precision=precision, **options)
     return profiler
 
 

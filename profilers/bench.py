@@ -43,14 +43,10 @@ def bench(
         confidence: of the intervals.
     """
     timings = profiler.compare(list(models.values()), seconds=seconds, feeds=feeds)
-    comparison = Comparison(
-        profiler.device, percent, confidence, judge(list(models), timings, percent, confidence)
-    )
+    comparison = Comparison(profiler.device, percent, confidence, judge(list(models), timings, percent, confidence))
     if not comparison.quiet:
         worst = max(timing.spread for timing in timings)
-        log.warning(
-            "the machine is not quiet: rounds differ by %.0f %%; close what else is running", worst * 100
-        )
+        log.warning("the machine is not quiet: rounds differ by %.0f %%; close what else is running", worst * 100)
     return comparison
 
 

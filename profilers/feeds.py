@@ -18,10 +18,7 @@ _TYPES: dict[str, DTypeLike] = {
     "float16": np.float16,
     "bfloat16": ml_dtypes.bfloat16,
     "bool": np.bool_,
-    **{
-        name: np.dtype(name)
-        for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    },
+    **{name: np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
 }
 _IMAGE_LEVELS = 256
 _FEW = 2
@@ -43,9 +40,7 @@ def random_array(name: str, shape: Iterable[Any], kind: str, seed: int = 0) -> N
     """One input; see `random_feeds`."""
     sizes = tuple(shape)
     if not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ModelError(
-            f"input {name!r} has shape {list(sizes)}: timing needs numbers. Pass --shape {name}:1x…"
-        )
+        raise ModelError(f"input {name!r} has shape {list(sizes)}: timing needs numbers. Pass --shape {name}:1x…")
     element = kind.removeprefix("tensor(").removesuffix(")")
     if element not in _TYPES:
         raise ModelError(f"input {name!r} is {kind}: halpc can make random inputs of numbers only")

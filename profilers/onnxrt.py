@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from halpc.errors import BackendError
+from halpc.errors import BackendError, UsageError
 from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
 from profilers import ort_device
@@ -36,6 +35,12 @@ PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+}
+LEVELS: Final = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disable": "ORT_DISABLE_ALL",
 }
 _TOGETHER_BYTES = 512 << 20
 _TOGETHER = 128
@@ -64,13 +69,14 @@ class OnnxRuntimeProfiler:
 
         Raises:
             BackendError: onnxruntime or the provider is missing.
+            UsageError: no such optimisation level.
         """
         self._ort = ort_device.import_onnxruntime(PROVIDERS.get(provider, provider))
         self._provider = PROVIDERS.get(provider, provider)
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._level = getattr(
-            self._ort.GraphOptimizationLevel, f"ORT_{optimisation.upper()}_ALL", None
-        ) or getattr(self._ort.GraphOptimizationLevel, f"ORT_ENABLE_{optimisation.upper()}")
+        self._threads = threads or ort_device.cores()
+        if optimisation not in LEVELS:
+            raise UsageError(f"no optimisation level is called {optimisation!r}: choose {', '.join(LEVELS)}")
+        self._level = getattr(self._ort.GraphOptimizationLevel, LEVELS[optimisation])
         self._device = ort_device.describe(self._ort, provider, self._threads, precision, optimisation)
 
     @property
@@ -111,16 +117,10 @@ class OnnxRuntimeProfiler:
                     " profiling, so it cannot tell what each layer takes. Use --profiler tensorrt."
                 )
             executed = onnx.load(str(optimised), load_external_data=False)
-        original = (
-            model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
-        )
-        return map_layers(
-            original, executed, profile.nodes, 0.0 if profile.on_device else nothing.kernel_ms()
-        )
+        original = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
+        return map_layers(original, executed, profile.nodes, 0.0 if profile.on_device else nothing.kernel_ms())
 
-    def compare(
-        self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None
-    ) -> list[Timing]:
+    def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.
 
         In every round each model runs a burst of at least 5 ms, the first run of which finds the caches full of
@@ -143,11 +143,7 @@ class OnnxRuntimeProfiler:
         return [Timing(b[:, 0], regime, rounds, b[:, 1] if alone else None) for b in both]
 
     def _regime(self, rounds: int, runs: Sequence[int]) -> str:
-        where = (
-            "inputs and outputs on the GPU, no transfers"
-            if self._device.kind == "cuda"
-            else "inputs bound once"
-        )
+        where = "inputs and outputs on the GPU, no transfers" if self._device.kind == "cuda" else "inputs bound once"
         return (
             f"{self._provider}, {self._threads} thread{'s' * (self._threads > 1)}, optimisation"
             f" {self._device.details['optimisation']}, {where}; {min(runs)} runs in {rounds} interleaved"

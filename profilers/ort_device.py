@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -65,6 +66,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
     name = facts.get("model name") or facts.get("Model") or platform.processor() or platform.machine()
     flags = (facts.get("flags") or facts.get("Features") or "").split()
     return " ".join(name.split()), next((unit for unit in _VECTOR_UNITS if unit in flags), "unknown")
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def gpu() -> tuple[str, str]:

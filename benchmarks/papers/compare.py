@@ -57,7 +57,9 @@ def main() -> None:
         for method in args.methods.split(","):
             rows.append(point(job, method, text, args))
             print(json.dumps(rows[-1]), flush=True)
-            args.out.write_text(json.dumps({"model": str(args.model), "device": job.profiler.device.as_json(), "rows": rows}, indent=1))
+            args.out.write_text(
+                json.dumps({"model": str(args.model), "device": job.profiler.device.as_json(), "rows": rows}, indent=1)
+            )
 
 
 def prepared(args: argparse.Namespace) -> Job:
@@ -74,7 +76,12 @@ def prepared(args: argparse.Namespace) -> Job:
 def point(job: Job, method: str, text: str, args: argparse.Namespace) -> dict[str, Any]:
     """One method at one budget: measured latency, top-1 as pruned and recovered."""
     solver, _, steps = method.partition("-") if method.startswith("halp") else (method, "", "")
-    own = at(job, parse_budget("latency", text), solver if solver in ("joint", "halp", "sp-lamp") else "joint", int(steps or 1))
+    own = at(
+        job,
+        parse_budget("latency", text),
+        solver if solver in ("joint", "halp", "sp-lamp") else "joint",
+        int(steps or 1),
+    )
     started = time.perf_counter()
     try:
         with using(RULES.get(method)):

@@ -1,7 +1,7 @@
 """The plan: which channels stay, in a form that can be replayed onto a framework's own checkpoint.
 
-    {"format": "halpc.plan", "version": 1, "model_sha256": …,
-     "groups": [{"name", "size", "kept": […]}], "keep": {initializer: {axis: [kept indices]}}}
+{"format": "halpc.plan", "version": 1, "model_sha256": …,
+ "groups": [{"name", "size", "kept": […]}], "keep": {initializer: {axis: [kept indices]}}}
 """
 
 from __future__ import annotations

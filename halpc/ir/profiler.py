@@ -47,8 +47,6 @@ class Profiler(Protocol):
         """What the runtime executes for `model`, in order, with each layer's minimum time in context."""
         ...
 
-    def compare(
-        self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None
-    ) -> list[Timing]:
+    def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model, measured interleaved in one process with the same inputs."""
         ...

@@ -102,9 +102,7 @@ class LatencyTable:
         return cls(device, path)
 
     @classmethod
-    def load(
-        cls, path: Path, device: Device | None = None, *, accept_other_device: bool = False
-    ) -> LatencyTable:
+    def load(cls, path: Path, device: Device | None = None, *, accept_other_device: bool = False) -> LatencyTable:
         """Read a table; `device` is what this run is on, None where it has none (a build server).
 
         Raises:
@@ -201,9 +199,7 @@ class LatencyTable:
             TableError: the other table is of another device.
         """
         if differences := self.device.differences(other.device):
-            raise TableError(
-                f"{other.path}: tables of different devices do not merge: {'; '.join(differences)}"
-            )
+            raise TableError(f"{other.path}: tables of different devices do not merge: {'; '.join(differences)}")
         news = [
             (Signature(other._about[key]), sample)
             for key, samples in other._kernels.items()
@@ -238,9 +234,7 @@ class LatencyTable:
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path}: the latency table cannot be written: {error.strerror or error}"
-            ) from error
+            raise OutputError(f"{path}: the latency table cannot be written: {error.strerror or error}") from error
 
     def _records(self) -> Iterator[Mapping[str, object]]:
         yield header_record(self.device)
@@ -263,9 +257,7 @@ class LatencyTable:
 
     def _add(self, records: list[dict[str, object]]) -> None:
         if self.foreign:
-            raise TableError(
-                f"{self.path}: the table is of another device; measuring here must not change it"
-            )
+            raise TableError(f"{self.path}: the table is of another device; measuring here must not change it")
         for record in records:
             self._take(record)
         if self.path is not None and records:
@@ -288,9 +280,7 @@ class LatencyTable:
             samples = self._kernels.setdefault(str(record["kernel"]), {})
             sample = _sample(record)
             if samples and len(next(iter(samples))) != len(sample.widths):
-                raise ValueError(
-                    f"{len(sample.widths)} widths where other samples have {len(next(iter(samples)))}"
-                )
+                raise ValueError(f"{len(sample.widths)} widths where other samples have {len(next(iter(samples)))}")
             known = samples.get(sample.widths)
             samples[sample.widths] = sample if known is None else _faster(known, sample)
         elif "structure" in record:
@@ -327,12 +317,7 @@ def _rounded(ms: float) -> float:
 
 
 def _number(value: object, name: str, *, least: float) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < least
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
         raise ValueError(f"{name} is {value!r}")
     return value
 

@@ -102,9 +102,7 @@ def read_header(line: bytes, path: Path, device: Device | None) -> Device:
         if device is not None and line and _PREFIX.encode().startswith(line[: len(_PREFIX)]):
             log.warning("%s: ignoring an unfinished header (a run was interrupted)", path)
             return device
-        raise TableError(
-            f"{path}: is not a latency table: its first line is no header. Make one with `halpc profile`."
-        )
+        raise TableError(f"{path}: is not a latency table: its first line is no header. Make one with `halpc profile`.")
     header = json.loads(line)
     if header.get("format") != FORMAT:
         raise TableError(f"{path}: expected a file of format {FORMAT}, found {header.get('format')!r}")

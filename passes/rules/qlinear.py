@@ -35,7 +35,7 @@ def softmax(op: Op) -> Facts:
     first = int(op.attr("axis", -1)) % x.x.rank
     for a, b in zip(x.axes, y.axes, strict=True):
         yield Equal(a, b)
-        if a.index == first or a.index > first and int(op.attr("opset", 13)) < 13:
+        if a.index == first or (a.index > first and int(op.attr("opset", 13)) < 13):
             yield Pin(a, "Softmax runs along it")
 
 

@@ -45,7 +45,7 @@ class Real:
     def axes(self) -> tuple[Axis, ...]:
         """Axes of x as seen through the zero point."""
         point = self.zero_point
-        if point is None or point.value is not None and not point.value.any():
+        if point is None or (point.value is not None and not point.value.any()):
             return self.x.axes
         single = point.value is not None and point.value.size == 1
         alike = str(point.value.reshape(-1)[0]) if single and point.value is not None else point.name

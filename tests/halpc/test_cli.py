@@ -86,7 +86,9 @@ def test_a_plan_is_continued_and_never_gives_a_channel_back(network: Path) -> No
 
 
 @pytest.mark.parametrize("budget", ["0%", "-5%", "5 parsecs", "200%"])
-def test_a_budget_that_makes_no_sense_is_a_usage_error(network: Path, budget: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_that_makes_no_sense_is_a_usage_error(
+    network: Path, budget: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert compiled(network, f"--macs={budget}")[0] == 2
     assert "expected a budget such as" in capsys.readouterr().err
 
@@ -97,7 +99,9 @@ def test_arguments_that_make_no_sense_are_usage_errors(network: Path, arguments:
     assert compiled(network, *arguments)[0] == 2
 
 
-def test_a_budget_below_the_floor_is_infeasible_and_says_the_floor(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_below_the_floor_is_infeasible_and_says_the_floor(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out = compiled(network, "--macs", "0.01%")
     assert code == 4
     assert "floor" in capsys.readouterr().err

@@ -23,7 +23,9 @@ def test_a_share_is_of_the_baseline(text: str, share: float) -> None:
     assert parse_budget("latency", text).limit(80.0) == pytest.approx(80 * share)
 
 
-@pytest.mark.parametrize("text", ["0ms", "-5%", "5 parsecs", "", "ms", "5", "120%", "0.5x", "nan", "inf ms", "5ms5", "%"])
+@pytest.mark.parametrize(
+    "text", ["0ms", "-5%", "5 parsecs", "", "ms", "5", "120%", "0.5x", "nan", "inf ms", "5ms5", "%"]
+)
 def test_what_is_no_latency_budget_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match="expected a budget such as 5ms"):
         parse_budget("latency", text)

@@ -30,7 +30,9 @@ def scored(network: tuple[Model, Coupling], path: Path, arrays: dict[str, np.nda
 
 
 @pytest.mark.parametrize("key", ["w1", "net.c", "net.c.weight", "/net/c/Conv", "c"])
-def test_a_key_may_be_weight_module_path_node_or_output(network: tuple[Model, Coupling], tmp_path: Path, key: str) -> None:
+def test_a_key_may_be_weight_module_path_node_or_output(
+    network: tuple[Model, Coupling], tmp_path: Path, key: str
+) -> None:
     scores = scored(network, tmp_path / "s.npz", {key: np.arange(24.0)})
     assert scores.scores["net.c"].tolist() == list(range(24))
 
@@ -44,7 +46,9 @@ def test_json_and_safetensors_say_the_same_as_npz(network: tuple[Model, Coupling
         assert np.allclose(found.scores["net.c"], values)
 
 
-def test_a_coupled_group_sums_over_the_members_that_have_a_score(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+def test_a_coupled_group_sums_over_the_members_that_have_a_score(
+    network: tuple[Model, Coupling], tmp_path: Path
+) -> None:
     found = scored(network, tmp_path / "s.npz", {"w0": np.ones(16), "w2": np.arange(16.0)})
     assert found.scores["net.a"].tolist() == (1 + np.arange(16.0)).tolist()
 
@@ -61,13 +65,17 @@ def test_a_coupled_group_sums_over_the_members_that_have_a_score(network: tuple[
         ({}, "holds no arrays"),
     ],
 )
-def test_a_bad_array_is_named(network: tuple[Model, Coupling], tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+def test_a_bad_array_is_named(
+    network: tuple[Model, Coupling], tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
     with pytest.raises(SaliencyError, match=message):
         scored(network, tmp_path / "s.npz", arrays)
 
 
 @pytest.mark.parametrize("name", ["s.npz", "s.json", "s.safetensors", "s.txt", "missing.npz"])
-def test_a_file_that_is_not_what_its_name_says_is_refused(network: tuple[Model, Coupling], tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    network: tuple[Model, Coupling], tmp_path: Path, name: str
+) -> None:
     if name != "missing.npz":
         (tmp_path / name).write_bytes(b"\x00garbage")
     with pytest.raises(SaliencyError):

@@ -66,7 +66,7 @@ def test_a_dynamic_batch_stays_dynamic(network: tuple[Model, Coupling]) -> None:
 
 
 def test_only_the_inside_of_a_residual_branch_may_vanish(network: tuple[Model, Coupling]) -> None:
-    assert vanishable(network[0].twin, network[1]) == ("net.c",)
+    assert vanishable(*network) == ("net.c",)
 
 
 def test_a_vanished_branch_is_a_constant_and_its_nodes_are_gone(network: tuple[Model, Coupling]) -> None:
@@ -104,7 +104,9 @@ def test_a_plan_replays_onto_the_original_weights(network: tuple[Model, Coupling
         assert np.array_equal(values, small[tensor.name])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "halpc.plan", "version": 9}', '{"format": "halpc.plan", "version": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": "halpc.plan", "version": 9}', '{"format": "halpc.plan", "version": 1}']
+)
 def test_a_damaged_plan_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(text)
@@ -117,7 +119,9 @@ def test_pinning_by_name_keeps_a_layer_whole(tmp_path: Path) -> None:
     assert set(couple(loaded.twin, freeze=["c"]).free()) == {"net.a"}
 
 
-def test_the_slim_model_passes_the_checker_and_the_shapes_it_declares_are_right(network: tuple[Model, Coupling]) -> None:
+def test_the_slim_model_passes_the_checker_and_the_shapes_it_declares_are_right(
+    network: tuple[Model, Coupling],
+) -> None:
     loaded, coupling = network
     proto = proto_of(slim(loaded, coupling, plan_for(loaded, coupling, halves(coupling))), loaded.header)
     onnx.checker.check_model(proto, full_check=True)

@@ -20,10 +20,7 @@ def timings(ratio: float, noise: float, seed: int = 0, rounds: int = 40) -> list
     rng = np.random.default_rng(seed)
     moment = np.exp(noise * rng.standard_normal((rounds, 1)))  # shared by the models of a round
     own = np.exp(0.01 * rng.standard_normal((2, rounds, 5)))
-    return [
-        Timing((scale * moment * o).reshape(-1), "", rounds)
-        for scale, o in zip((ratio, 1.0), own, strict=True)
-    ]
+    return [Timing((scale * moment * o).reshape(-1), "", rounds) for scale, o in zip((ratio, 1.0), own, strict=True)]
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
@@ -70,9 +67,7 @@ class Recorded:
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
         raise NotImplementedError
 
-    def compare(
-        self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None
-    ) -> list[Timing]:
+    def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         return self.replay[: len(models)]
 
 

@@ -10,7 +10,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from halpc.errors import BackendError, ModelError
+from halpc.errors import BackendError, ModelError, UsageError
 from halpc.ir.profiler import ASIDE
 from profilers import ort_device
 from profilers.feeds import random_array
@@ -190,6 +190,25 @@ def test_a_symbolic_input_is_refused_with_the_option_that_mends_it(profiler: Onn
         profiler.layers(model)
 
 
+def test_an_unknown_optimisation_level_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="choose all, extended, basic, disable"):
+        OnnxRuntimeProfiler(optimisation="fast")
+
+
+def test_no_thread_count_is_one_thread_per_core() -> None:
+    assert OnnxRuntimeProfiler(threads=0).device.threads == ort_device.cores() >= 1
+
+
+def test_processor_time_is_told_where_one_thread_does_the_work() -> None:
+    one = OnnxRuntimeProfiler(threads=1).compare([conv(8, 8, 8)], seconds=0.01)[0]
+    assert one.busy_ms is not None
+    assert one.busy_ms.shape == one.samples_ms.shape
+    assert one.undisturbed_ms <= one.min_ms
+    two = OnnxRuntimeProfiler(threads=2).compare([conv(8, 8, 8)], seconds=0.01)[0]
+    assert two.busy_ms is None
+    assert two.undisturbed_ms == two.min_ms
+
+
 def test_a_missing_provider_is_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(BackendError, match="no CUDAExecutionProvider, only CPUExecutionProvider") as caught:
@@ -236,8 +255,6 @@ def test_names_lose_what_onnxruntime_adds() -> None:
 
 def test_the_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text(
-        "processor : 0\nmodel name : A  CPU @ 3 GHz\nflags : fpu avx avx2 avx512f\n\nmodel name : B\n"
-    )
+    info.write_text("processor : 0\nmodel name : A  CPU @ 3 GHz\nflags : fpu avx avx2 avx512f\n\nmodel name : B\n")
     assert ort_device.processor(info) == ("A CPU @ 3 GHz", "avx512f")
     assert ort_device.processor(tmp_path / "none")[0]

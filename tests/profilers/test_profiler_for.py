@@ -50,9 +50,7 @@ def test_auto_prefers_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_with_nothing_installed_names_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profilers, "_tensorrt", missing)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        BackendError, match=r"tensorrt: no driver.*; onnxruntime: onnxruntime cannot be imported"
-    ):
+    with pytest.raises(BackendError, match=r"tensorrt: no driver.*; onnxruntime: onnxruntime cannot be imported"):
         profiler_for("auto")
 
 

@@ -9,10 +9,9 @@ from tests.passes.rules.row import Row, row
 
 f32, i8, u8 = np.float32, np.int8, np.uint8
 MICROSOFT = "com.microsoft::"
-S, Z, Z3 = f32(0.02), i8(0), i8(3)
-FIVE, SIX = f32([0.1, 0.2, 0.3, 0.4, 0.5]), f32([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+S, Z, Z3, U3 = f32(0.02), i8(0), i8(3), u8(3)
+FIVE = f32([0.1, 0.2, 0.3, 0.4, 0.5])
 FOUR_POINTS = i8([1, 2, 3, 4])
-BLOCKED = np.arange(24, dtype=f32).reshape(2, 4, 3) / 50 + f32(0.1)
 
 LINEAR: list[Row] = [
     row("DequantizeLinear", "q2,5,6 # #", "a,b,c -> a,b,c", S, Z3),
@@ -36,23 +35,28 @@ PRODUCTS: list[Row] = [
     row("QLinearMatMul", "q2,5,6 # # q2,6,4 # # # #", "a,b,c a,c,d -> a,b,d", S, Z3, S, Z3, f32(0.5), Z3),
     row("MatMulInteger", "u2,5,6 k6,4 #", "a,b,c c,d -> a,b,d", u8(3)),
     row("MatMulInteger", "u2,5,6 k6,4 # #", "a,b,c c,d -> a,b,d", u8(3), FOUR_POINTS),
-    row("QLinearConv", "u2,6,5,5 # # k4,6,3,3 w4 # # # n4", "a,b,!,! c,b,!,! c c -> a,c,!,!", S, u8(3), np.zeros(4, i8), S, u8(9)),
+    row("QLinearConv", "u2,6,5,5 # # k4,6,3,3 w4 # # # n4", "a,b,!,! c,b,!,! c c -> a,c,!,!", S, U3, np.zeros(4, i8), S,
+        u8(9)),
     row("QLinearConv", "u2,6,5 # # k4,6,3 # # # #", "a,b,! c,b,! -> a,c,!", S, u8(3), S, Z, f32(2), u8(0)),
-    row("QLinearConv", "u2,6,5,5 # # k6,3,3,3 w6 # # #", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", S, u8(3), np.zeros(6, i8), S, u8(9),
-        group=2),
+    row("QLinearConv", "u2,6,5,5 # # k6,3,3,3 w6 # # #", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", S, U3, np.zeros(6, i8), S,
+        u8(9), group=2),
     row("ConvInteger", "u2,6,5,5 k4,6,3,3 #", "a,b,!,! c,b,!,! -> a,c,!,!", u8(3)),
     row(MICROSOFT + "MatMulIntegerToFloat", "u2,5,6 k6,4 # w4 # # w4", "a,b,c c,d d d -> a,b,d", S, u8(3), Z),
     row(MICROSOFT + "DynamicQuantizeMatMul", "f2,5,6 k6,4 w4 # w4", "a,b,c c,d d d -> a,b,d", np.zeros(4, i8)),
-    row(MICROSOFT + "QGemm", "u5,6 # # k6,4 w4 # n4 # #", "a,b b,c c c -> a,c", S, u8(3), np.zeros(4, i8), f32(0.5), u8(3)),
+    row(MICROSOFT + "QGemm", "u5,6 # # k6,4 w4 # n4 # #", "a,b b,c c c -> a,c", S, U3, np.zeros(4, i8), f32(0.5), U3),
     row(MICROSOFT + "QGemm", "u5,6 # # k4,6 # #", "a,b c,b -> a,c", S, u8(3), S, Z, transB=1),
-    row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64, N=8, bits=4, block_size=16),
+    row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64, N=8, bits=4,
+        block_size=16),
 ]  # fmt: skip
 
 ENTRYWISE: list[Row] = [
-    *(row(MICROSOFT + op, "u2,5,6 # # # #", "a,b,c -> a,b,c", S, u8(3), S, u8(7)) for op in ("QLinearLeakyRelu", "QLinearSigmoid")),
-    Row(MICROSOFT + "QLinearSoftmax", "u2,5,6 # # # #", "a,b,! -> a,b,!", (S, u8(3), S, u8(0)), attributes={"axis": -1, "opset": 13}),
+    row(MICROSOFT + "QLinearLeakyRelu", "u2,5,6 # # # #", "a,b,c -> a,b,c", S, U3, S, u8(7)),
+    row(MICROSOFT + "QLinearSigmoid", "u2,5,6 # # # #", "a,b,c -> a,b,c", S, U3, S, u8(7)),
+    Row(MICROSOFT + "QLinearSoftmax", "u2,5,6 # # # #", "a,b,! -> a,b,!", (S, U3, S, u8(0)),
+        attributes={"axis": -1, "opset": 13}),
     row(MICROSOFT + "QLinearGlobalAveragePool", "u2,6,4,4 # # # #", "a,b,!,! -> a,b,1,1", S, u8(3), S, u8(7)),
-    row(MICROSOFT + "QLinearAveragePool", "u2,6,4,4 # # # #", "a,b,!,! -> a,b,!,!", S, u8(3), S, u8(7), kernel_shape=[2, 2]),
+    row(MICROSOFT + "QLinearAveragePool", "u2,6,4,4 # # # #", "a,b,!,! -> a,b,!,!", S, U3, S, u8(7),
+        kernel_shape=[2, 2]),
     row(MICROSOFT + "QLinearAdd", "u2,5,6 # # u5,6 # # # #", "a,b,c b,c -> a,b,c", S, u8(3), S, u8(3), S, u8(9)),
     row(MICROSOFT + "QLinearMul", "u2,5,6 # # u5,1 # # # #", "a,b,c b,1 -> a,b,c", S, u8(3), S, u8(3), S, u8(9)),
     row(MICROSOFT + "QLinearConcat", "# # u2,5 # # u2,3 # #", "a,b a,c -> a,b+c", S, u8(9), S, u8(3), S, u8(3), axis=1),

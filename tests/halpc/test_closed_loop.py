@@ -1,0 +1,84 @@
+"""A latency budget on a small network, measured for real with onnxruntime on this machine's CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from halpc.cli import main
+from tests.small import RESIDUAL, model, saved, weights
+
+WIDE = {"w0": (64, 3, 3, 3), "b0": (64,), "w1": (96, 64, 3, 3), "b1": (96,), "w2": (64, 96, 3, 3), "b2": (64,),
+        "w3": (5, 64), "b3": (5,)}  # fmt: skip
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
+    return saved(tmp_path, model(RESIDUAL.replace("8, 8]", "48, 48]"), weights(WIDE)))
+
+
+def compiled(network: Path, name: str, *arguments: str) -> tuple[int, Path]:
+    out = network.parent / name
+    return main(["compile", str(network), "-o", str(out), "-q", "--profiler", "onnxruntime", *arguments]), out
+
+
+def test_a_latency_budget_is_measured_and_the_second_one_measures_no_kernels(network: Path) -> None:
+    code, out = compiled(network, "first", "--latency", "60%")
+    report = json.loads((out / "report.json").read_text())
+    assert code == (0 if report["result"]["latency_ms"] <= report["budget"]["latency"]["limit"] else 7)
+    assert report["result"]["latency_ms"] < report["baseline"]["latency_ms"]
+    assert report["result"]["macs"] < 0.9 * report["baseline"]["macs"]
+    assert report["rounds"]
+    assert all(r["measured_ms"] > 0 and r["predicted_ms"] > 0 for r in report["rounds"])
+    assert report["profiler"]["measured_now"] > 0
+    _, again = compiled(network, "second", "--latency", "80%")
+    assert json.loads((again / "report.json").read_text())["profiler"]["measured_now"] == 0
+
+
+def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path) -> None:
+    table = network.parent / "table.jsonl"
+    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    code, out = compiled(network, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
+    report = json.loads((out / "report.json").read_text())
+    assert code == 0
+    assert report["status"] == "predicted"
+    assert report["result"]["latency_ms"] is None
+    assert any("nothing was measured here" in note for note in report["notes"])
+
+
+def test_a_table_of_another_device_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = network.parent / "table.jsonl"
+    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    lines = table.read_text().splitlines()
+    header = json.loads(lines[0])
+    header["device"]["name"] = "another processor"
+    table.write_text("\n".join([json.dumps(header), *lines[1:]]) + "\n")
+    assert compiled(network, "out", "--latency", "70%", "--table", str(table))[0] == 3
+    assert "another processor" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_missing_is_exit_6_and_writes_nothing(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = compiled(network, "out", "--latency", "70%", "--profiler", "tensorrt")
+    assert code == 6
+    assert not out.exists()
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_latency_below_the_floor_is_infeasible(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compiled(network, "out", "--latency", "1us")[0] == 4
+    assert "floor" in capsys.readouterr().err
+
+
+def test_bench_gives_intervals_and_a_verdict(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compiled(network, "out", "--macs", "20%")[0] == 0
+    small = network.parent / "out" / "pruned.onnx"
+    assert main(["bench", str(network), str(small), "--profiler", "onnxruntime", "--seconds", "1", "--json", "-q"]) == 0
+    rows = json.loads(capsys.readouterr().out)["models"]
+    assert np.isfinite([row["latency_ms"] for row in rows]).all()
+    assert rows[1]["verdict"] == "faster"
