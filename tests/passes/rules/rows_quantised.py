@@ -38,14 +38,16 @@ PRODUCTS: list[Row] = [
     row("QLinearConv", "u2,6,5,5 # # k4,6,3,3 w4 # # # n4", "a,b,!,! c,b,!,! c c -> a,c,!,!", S, U3, np.zeros(4, i8), S,
         u8(9)),
     row("QLinearConv", "u2,6,5 # # k4,6,3 # # # #", "a,b,! c,b,! -> a,c,!", S, u8(3), S, Z, f32(2), u8(0)),
-    row("QLinearConv", "u2,6,5,5 # # k6,3,3,3 w6 # # #", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", S, U3, np.zeros(6, i8), S,
+    row("QLinearConv", "u2,6,5,5 # # k6,3,3,3 w6 # # #", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", S, U3,
+        np.zeros(6, i8), S,
         u8(9), group=2),
     row("ConvInteger", "u2,6,5,5 k4,6,3,3 #", "a,b,!,! c,b,!,! -> a,c,!,!", u8(3)),
     row(MICROSOFT + "MatMulIntegerToFloat", "u2,5,6 k6,4 # w4 # # w4", "a,b,c c,d d d -> a,b,d", S, u8(3), Z),
     row(MICROSOFT + "DynamicQuantizeMatMul", "f2,5,6 k6,4 w4 # w4", "a,b,c c,d d d -> a,b,d", np.zeros(4, i8)),
     row(MICROSOFT + "QGemm", "u5,6 # # k6,4 w4 # n4 # #", "a,b b,c c c -> a,c", S, U3, np.zeros(4, i8), f32(0.5), U3),
     row(MICROSOFT + "QGemm", "u5,6 # # k4,6 # #", "a,b c,b -> a,c", S, u8(3), S, Z, transB=1),
-    row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64, N=8, bits=4,
+    row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64,
+        N=8, bits=4,
         block_size=16),
 ]  # fmt: skip
 
