@@ -111,9 +111,7 @@ def environment(plan: Course) -> Facts:
             versions[package] = None
     query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw"]
     try:
-        answer = subprocess.run(
-            [*query, "--format=csv,noheader"], capture_output=True, text=True, check=False
-        )
+        answer = subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
         gpu = answer.stdout.strip() or answer.stderr.strip()
     except OSError as error:
         gpu = f"none ({error})"
@@ -286,9 +284,7 @@ def cuda_graph(plan: Course) -> Facts:
     if plan.provider != "cuda":
         return {"error": "only on CUDA"}
     model = plan.resnet(1, "fp32").SerializeToString()
-    return {
-        name: _wall_ms(model, {"enable_cuda_graph": flag}) for name, flag in (("without", "0"), ("with", "1"))
-    }
+    return {name: _wall_ms(model, {"enable_cuda_graph": flag}) for name, flag in (("without", "0"), ("with", "1"))}
 
 
 def _wall_ms(model: bytes, options: Facts, runs: int = 200) -> float:
@@ -327,9 +323,7 @@ BY_CASE = ("baselines", "staircases", "compiled")  # one step per batch and prec
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sections asked for, one after the other, and writes the results after each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--cpu", action="store_true", help="the same course on the CPU, with small sizes")
     parser.add_argument("--smoke", action="store_true", help="only what tells in a minute what works here")

@@ -20,9 +20,7 @@ class Builder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
-    def conv(
-        self, x: str, name: str, size: tuple[int, int, int], stride: int = 1, *, relu: bool = True
-    ) -> str:
+    def conv(self, x: str, name: str, size: tuple[int, int, int], stride: int = 1, *, relu: bool = True) -> str:
         """A convolution with (in, out, kernel) `size`, He-initialised, with bias and perhaps a ReLU."""
         width_in, width_out, kernel = size
         scale = np.sqrt(2.0 / (width_in * kernel * kernel))
@@ -39,9 +37,7 @@ class Builder:
         self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
         return name
 
-    def model(
-        self, name: str, shape: tuple[int, ...], output: str, out_shape: tuple[int, ...]
-    ) -> onnx.ModelProto:
+    def model(self, name: str, shape: tuple[int, ...], output: str, out_shape: tuple[int, ...]) -> onnx.ModelProto:
         """The finished model, checked."""
         tensor = onnx.TensorProto.FLOAT
         inputs = [helper.make_tensor_value_info("x", tensor, shape)]

@@ -49,11 +49,7 @@ def _rtx(facts: Facts) -> str:
     for name in ("convolution", "resnet50"):
         found = facts[name]
         built = f"built in {found['build']['seconds']:.1f} s" if "build" in found else "not built"
-        ran = (
-            f", {found['timing']['median_ms']:.3f} ms ({found['timing']['regime']})"
-            if "timing" in found
-            else ""
-        )
+        ran = f", {found['timing']['median_ms']:.3f} ms ({found['timing']['regime']})" if "timing" in found else ""
         failed = f"; {found['error']}" if "error" in found else ""
         lines.append(f"- {name}: {built}{ran or ', not run'}{failed}")
     return "\n".join(lines)

@@ -60,8 +60,10 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser("compile", parents=[shared], help="prune a model to a budget", epilog=EXIT_CODES,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "compile", parents=[shared], help="prune a model to a budget", epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     _model_arguments(parser)
     _compile_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, default=Path("halpc-out"), metavar="DIR")

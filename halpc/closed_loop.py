@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from halpc.casting import AtPrecision
-from halpc.ir.cost import CostModel
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
-from halpc.job import Job
-from halpc.units import UNITS, spell_ms
+from halpc.job import Job, Pair
+from halpc.units import spell_ms
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 CLOSE = 0.96  # a result at least this share of the limit is not improved any further
-LAST_WORDS = 3  # most measurements that the last word is made of
 AIM = 0.985  # what is selected for, so that noise does not carry the last measurement over the limit
 SECONDS, FINAL_SECONDS = 2.0, 4.0  # of interleaved measuring per round, and of the last word
 
@@ -96,24 +94,33 @@ def select_and_measure(job: Job) -> None:
     if job.profiler is None:
         _choose(job, {})
         return
-    best: tuple[float, Selection, CostModel, tuple[Timing, Timing]] | None = None
+    best: tuple[Selection, list[Pair]] | None = None
     limit = _limits(job)["latency"]
     for number in range(1, job.options.rounds + 1):
         job.progress("select", number, job.options.rounds)
         _choose(job, {"latency": AIM * limit})
-        predicted = job.costs["latency"].at(job.selection.widths)
-        timings, measured, limit = _measure(job, SECONDS)
-        job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
-        log.info("round %d: predicted %s, measured %s of %s", number, *map(spell_ms, (predicted, measured, limit)))
+        measured, limit = _round(job, number)
         met = measured <= limit
-        if met and (best is None or job.selection.value > best[0]):
-            best = (job.selection.value, job.selection, job.costs["latency"], timings)
+        if met and (best is None or job.selection.value > best[0].value):
+            best = job.selection, job.pairs
         if met and (measured >= CLOSE * limit or _whole(job)):
             break
         job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, measured)
-    if best is not None and best[1] is not job.selection:
-        job.selection, job.timings = best[1], best[3]
+    if best is not None and best[0] is not job.selection:
+        job.selection, job.pairs = best
         _slim(job)
+
+
+def _round(job: Job, number: int) -> tuple[float, float]:
+    """Measure the choice, and once more where it seems to be within the budget; its latency and the limit."""
+    job.pairs = []
+    predicted = job.costs["latency"].at(job.selection.widths)
+    measured, limit = _measure(job, SECONDS)
+    if measured <= limit:
+        measured, limit = _measure(job, SECONDS)
+    job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
+    log.info("round %d: predicted %s, measured %s of %s", number, *map(spell_ms, (predicted, measured, limit)))
+    return measured, limit
 
 
 def _whole(job: Job) -> bool:
@@ -132,8 +139,8 @@ def _choose(job: Job, overrides: Mapping[str, float]) -> None:
     job.limits = _limits(job) | dict(overrides)
     costs = job.costs.get("latency", job.costs["macs"])
     admissible = choices(
-        job.coupling, job.saliency, align=options.align or (GRID if "latency" in job.limits else None), min_width=options.min_width,
-        steps=costs.steps, ceilings=job.ceilings, vanishing=job.vanishing,
+        job.coupling, job.saliency, align=options.align or (GRID if "latency" in job.limits else None),
+        min_width=options.min_width, steps=costs.steps, ceilings=job.ceilings, vanishing=job.vanishing,
     )  # fmt: skip
     resources = tuple(job.costs[name].resource(limit) for name, limit in job.limits.items())
     job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps)
@@ -150,14 +157,15 @@ def _slim(job: Job) -> None:
     job.slim = proto_of(graph, job.model.header)
 
 
-def _measure(job: Job, seconds: float) -> tuple[tuple[Timing, Timing], float, float]:
-    """Baseline and slim model interleaved: their timings, the slim one's latency, and the limit it implies."""
+def _measure(job: Job, seconds: float) -> tuple[float, float]:
+    """Baseline and slim model interleaved, once more; by all runs so far, the slim one's latency and its limit."""
     small = static_proto(slim(job.model, job.coupling, job.plan), job.model.shapes, job.model.header)
     before, after = job.profiler.compare([job.baseline, small], seconds=seconds)
+    job.pairs = [*job.pairs, (before, after)]
+    job.timings = before, after = pooled([p[0] for p in job.pairs]), pooled([p[1] for p in job.pairs])
     budget = job.options.budget("latency")
     assert budget is not None
-    job.timings = (before, after)
-    return (before, after), _percentile(job, after), budget.limit(_percentile(job, before))
+    return _percentile(job, after), budget.limit(_percentile(job, before))
 
 
 def _percentile(job: Job, timing: Timing) -> float:
@@ -165,26 +173,15 @@ def _percentile(job: Job, timing: Timing) -> float:
 
 
 def judge(job: Job) -> None:
-    """The last word: baseline and final model, measured longer than in any round.
-
-    While the limit lies within the noise, the same two models are measured again and all runs count together.
-    """
+    """The last word: baseline and slim model measured longer, all runs of this pair of models counted together."""
     if job.profiler is None:
         return
-    kept: list[tuple[Timing, Timing]] = []
-    for _ in range(LAST_WORDS):
-        timings, _, _ = _measure(job, FINAL_SECONDS)
-        kept.append(timings)
-        job.timings = before, after = pooled([t[0] for t in kept]), pooled([t[1] for t in kept])
-        budget = job.options.budget("latency")
-        assert budget is not None
-        measured, limit = _percentile(job, after), budget.limit(_percentile(job, before))
-        if abs(measured / limit - 1) > max(before.spread, after.spread) / 2 or measured <= limit:
-            break
+    measured, limit = _measure(job, FINAL_SECONDS)
     job.limits["latency"] = limit
     predicted = job.costs["latency"].at(job.selection.widths)
     job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
-    noise = max(before.spread, after.spread)
+    assert job.timings is not None
+    noise = max(timing.spread for timing in job.timings)
     if noise > abs(measured / limit - 1):
         job.note(f"the machine's noise ({noise:.1%} between rounds) is larger than the distance to the budget")
 

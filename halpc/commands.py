@@ -8,7 +8,7 @@ from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
 from halpc.errors import OverBudgetError, UsageError
-from halpc.units import parse_budget, parse_share, parse_shape, spell_ms
+from halpc.units import parse_budget, parse_shape, parse_share, spell_ms
 
 
 def compile(args: argparse.Namespace) -> int:

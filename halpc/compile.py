@@ -40,7 +40,10 @@ from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
-AUTO, AUTO_WITH_DATA = "l2", "unrecoverable"  # built-in scores when nothing is said, without and with calibration inputs
+AUTO, AUTO_WITH_DATA = (
+    "l2",
+    "unrecoverable",
+)  # built-in scores when nothing is said, without and with calibration inputs
 
 Stages: TypeAlias = tuple[tuple[str, Callable[[Job], None]], ...]
 

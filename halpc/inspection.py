@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def _about(found: Inspection, axis: AxisKey, group: Group) -> list[str]:
     if group.pin is None:
         return [f"  {group.name} ({group.size} channels) may shrink, together with: {tied}"]
     culprit = group.pin.rsplit("(", 1)[-1].rstrip(")")
-    path = _path(found, axis, {leaf for leaf in (group.name,)}, culprit)
+    path = _path(found, axis, {group.name}, culprit)
     return [f"  {group.name} ({group.size} channels) stays whole: {group.pin}"] + (
         [f"    through {path}"] if path else []
     )
@@ -182,7 +183,7 @@ def _sharing(found: Inspection, wanted: set[str]) -> nx.Graph:
 
 
 def _spell_path(graph: nx.Graph, path: list[AxisKey]) -> str:
-    steps = [graph.edges[a, b] for a, b in zip(path, path[1:], strict=False)]
+    steps = [graph.edges[a, b] for a, b in pairwise(path)]
     nodes = dict.fromkeys(f"{step['node']} [{step['op']}]" for step in steps)
     return " → ".join(nodes) or "directly"
 

@@ -21,6 +21,7 @@ from halpc.options import Options
 
 log = logging.getLogger(__name__)
 
+Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -52,7 +53,8 @@ class Job:
     masks: Mapping[str, Mask] = field(default_factory=dict)
     plan: Plan = None  # type: ignore[assignment]
     slim: onnx.ModelProto = None
-    timings: tuple[Timing, Timing] | None = None
+    timings: Pair | None = None
+    pairs: list[Pair] = field(default_factory=list)
     rounds: list[dict[str, float]] = field(default_factory=list)
     verification: Any = None
     recovery: Any = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -98,32 +99,39 @@ def _share(after: float, before: float) -> str:
 def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield ""
     for resource, limit in report.budget.items():
-        spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
-        found = {"latency": report.result.latency_ms, "macs": report.result.macs, "params": report.result.params}.get(
-            resource
-        )
-        verdict = (
-            ""
-            if found is None
-            else f": {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
-        )
-        yield f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}{verdict}"
-    if report.predicted_latency_ms is not None and report.result.latency_ms is not None:
-        yield f"predicted   {spell_ms(report.predicted_latency_ms)}, measured {spell_ms(report.result.latency_ms)} after {len(report.rounds) - 1} round(s)"
+        yield _budget(report, resource, limit)
+    predicted, measured = report.predicted_latency_ms, report.result.latency_ms
+    if predicted is not None and measured is not None:
+        rounds = f"after {len(report.rounds) - 1} round(s)"
+        yield f"predicted   {spell_ms(predicted)}, measured {spell_ms(measured)} {rounds}"
     gap = "no certificate" if report.gap is None else f"at most {report.gap:.4%} below the optimum ({report.solver})"
     yield f"importance  {report.importance_kept:.1%} kept, {gap}"
-    check = report.verification
-    yield f"verified    slim = masked original within {check['max_relative_error']:.1e} ({check['tolerance']:.0e} is float noise)"
+    error, noise = report.verification["max_relative_error"], report.verification["tolerance"]
+    yield f"verified    slim = masked original within {error:.1e} ({noise:.0e} is float noise)"
     if report.recovery is not None:
-        yield f"recovered   output error {report.recovery['error_before']:.3g} → {report.recovery['error_after']:.3g} on held-back inputs"
+        before, after = report.recovery["error_before"], report.recovery["error_after"]
+        yield f"recovered   output error {before:.3g} → {after:.3g} on held-back inputs"
     narrowed = sum(line.width < line.size for line in report.groups)
-    yield f"groups      {narrowed} of {len(report.groups)} narrowed, {len(report.pinned)} pinned (halpc inspect says why)"
+    counts = f"{narrowed} of {len(report.groups)} narrowed, {len(report.pinned)} pinned"
+    yield f"groups      {counts} (halpc inspect says why)"
     device = report.device
     if device.get("kind") != "analytic":
-        yield f"device      {device.get('name')}, {device.get('backend')} {device.get('version')}, {device.get('precision')}, {device.get('threads')} thread(s)"
+        facts = (f"{device.get('backend')} {device.get('version')}", device.get("precision"))
+        yield f"device      {device.get('name')}, {', '.join(map(str, facts))}, {device.get('threads')} thread(s)"
     yield from (f"note        {note}" for note in report.notes)
     if out is not None:
         yield f"written     {out}/pruned.onnx, plan.json, latency.json, report.json, report.html"
+
+
+def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
+    """One budget: what was asked, what that is, and how much of it is used."""
+    spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
+    result = report.result
+    found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params}.get(resource)
+    line = f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}"
+    if found is None:
+        return line
+    return f"{line}: {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
 
 
 def show_inspection(found: Inspection) -> None:

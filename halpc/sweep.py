@@ -139,7 +139,8 @@ def _within(job: Job, max_drop: float) -> tuple[Job, Report] | None:
     except InfeasibleError:
         return None
     before, after = report.baseline.accuracy, report.result.accuracy
-    assert before is not None and after is not None
+    assert before is not None
+    assert after is not None
     log.info("%s: top-1 %.2f%% of %.2f%%", job.options.budgets[0].text, 100 * after, 100 * before)
     return (job, report) if report.status == "met" and before - after <= max_drop else None
 

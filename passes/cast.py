@@ -64,9 +64,7 @@ _OPSET = {
 Inputs = Sequence[Mapping[str, NDArray[Any]]]
 
 
-def cast(
-    model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io_types: bool = True
-) -> onnx.ModelProto:
+def cast(model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io_types: bool = True) -> onnx.ModelProto:
     """A copy of `model` at `precision`.
 
     Args:
@@ -101,9 +99,7 @@ def cast_for_timing(model: onnx.ModelProto, precision: str, *, seed: int = 0) ->
     inputs: Inputs = ()
     if precision in ("int8", "fp8"):
         rng = np.random.default_rng(seed)
-        inputs = [
-            {name: _random(rng, shape, kind) for name, shape, kind in _inputs_of(model)} for _ in range(2)
-        ]
+        inputs = [{name: _random(rng, shape, kind) for name, shape, kind in _inputs_of(model)} for _ in range(2)]
     return cast(model, precision, inputs=inputs)
 
 
@@ -111,9 +107,7 @@ def precision_of(model: onnx.ModelProto) -> str:
     """What the graph is now: fp32, fp16, bf16, int8 or fp8, by its Q/DQ nodes and weights."""
     quantised = [node for node in model.graph.node if node.op_type in _QUANTISERS]
     types = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    types += [
-        a.t.data_type for node in model.graph.node for a in node.attribute if a.HasField("t") and a.t.dims
-    ]
+    types += [a.t.data_type for node in model.graph.node for a in node.attribute if a.HasField("t") and a.t.dims]
     if quantised:
         return "fp8" if any(kind in _FLOAT8 for kind in types) else "int8"
     counts = {"bf16": types.count(TensorProto.BFLOAT16), "fp16": types.count(TensorProto.FLOAT16)}
@@ -319,9 +313,7 @@ def _check_inputs(model: onnx.ModelProto, precision: str, inputs: Inputs) -> Non
             given = feed.get(name)
             if given is None or not _fits(given.shape, shape):
                 found = "is missing" if given is None else f"has shape {given.shape}"
-                raise CalibrationError(
-                    f"calibration input {number}: '{name}' {found}, the model takes {shape}."
-                )
+                raise CalibrationError(f"calibration input {number}: '{name}' {found}, the model takes {shape}.")
 
 
 def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -49,7 +49,7 @@ def _dims_of_a_head(node: gs.Node, attribute: str, tensors: Mapping[str, Known])
 
 
 def write_split_sizes(graph: gs.Graph, worlds: Sequence[Knowledge]) -> None:
-    """Give every Split that implies equal parts its sizes, where they are the same at every size of the dynamic axes."""
+    """Give every Split that implies equal parts its sizes, where they do not depend on dynamic axes."""
     opset = int(graph.opset)
     for node in graph.nodes:
         if node.op != "Split" or node.domain or "split" in node.attrs or len(node.inputs) > 1:

@@ -73,9 +73,7 @@ def _opsets(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
     return [helper.make_opsetid(domain, version) for domain, version in imports.items()]
 
 
-def _step(
-    node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto], hints: Mapping[str, Known]
-) -> None:
+def _step(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto], hints: Mapping[str, Known]) -> None:
     inputs = [None if t.is_empty() else look_up(t, known.tensors) for t in node.inputs]
     values = _evaluate(node, inputs, opsets)
     if values is None:
@@ -151,7 +149,9 @@ def _run(
 ) -> list[NDArray[Any]] | None:
     try:
         proto = OnnxExporter.export_node(node)
-        types = [helper.make_tensor_value_info(n, _onnx_type(v.dtype), v.shape) for n, v in feeds.items() if v is not None]
+        types = [
+            helper.make_tensor_value_info(n, _onnx_type(v.dtype), v.shape) for n, v in feeds.items() if v is not None
+        ]
         outputs = [onnx.ValueInfoProto(name=t.name) for t in node.outputs if not t.is_empty()]
         model = helper.make_model(helper.make_graph([proto], "one", types, outputs), opset_imports=opsets)
         return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, feeds)]
@@ -160,9 +160,7 @@ def _run(
         return None
 
 
-def _infer(
-    node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]
-) -> dict[str, Known]:
+def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]) -> dict[str, Known]:
     """Output shapes by onnx's own inference; nothing where it has no answer."""
     version = next((o.version for o in opsets if o.domain == (node.domain or "")), 1)
     types: dict[str, onnx.TypeProto] = {}

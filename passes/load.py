@@ -105,7 +105,9 @@ def _load_external(path: Path, proto: onnx.ModelProto) -> None:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             data = path.parent / ExternalDataInfo(tensor).location
             if not data.is_file():
-                raise ModelError(f"{path}: external data {data.name} is missing; put it beside the model (weight {tensor.name})")
+                raise ModelError(
+                    f"{path}: external data {data.name} is missing; put it beside the model (weight {tensor.name})"
+                )
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -141,7 +143,9 @@ def _digest(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
     """sha256 and bytes of the file and, in order of name, its external data."""
     files = [path]
     bare = onnx.load(str(path), load_external_data=False)
-    locations = {ExternalDataInfo(t).location for t in bare.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    locations = {
+        ExternalDataInfo(t).location for t in bare.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL
+    }
     files += [path.parent / name for name in sorted(locations)]
     digest, size = hashlib.sha256(), 0
     for file in files:
@@ -204,7 +208,9 @@ def _static_shapes(
     dynamic: dict[str, tuple[int, ...]] = {}
     for tensor in graph.inputs:
         if tensor.shape is None:
-            raise ModelError(f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again")
+            raise ModelError(
+                f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again"
+            )
         free = tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
         shape = _given(tensor, given[tensor.name]) if tensor.name in given else _assumed(tensor, free, batch, symbols)
         static[tensor.name], dynamic[tensor.name] = shape, free
@@ -216,7 +222,9 @@ def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
         not isinstance(n, int) or n < 0 or n == m for n, m in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        raise ModelError(f"--shape {tensor.name}: {'x'.join(map(str, shape))} does not fit the model's {list(tensor.shape)}")
+        raise ModelError(
+            f"--shape {tensor.name}: {'x'.join(map(str, shape))} does not fit the model's {list(tensor.shape)}"
+        )
     return shape
 
 
@@ -231,7 +239,9 @@ def _assumed(tensor: gs.Tensor, free: tuple[int, ...], batch: int | None, symbol
         shape.append(symbols.setdefault(n, usual) if isinstance(n, str) and n else usual)
     if any(i > 0 for i in free):
         text = "x".join(map(str, shape))
-        log.warning("input %s has dynamic axes: analysed at %s (--shape %s:… chooses another)", tensor.name, text, tensor.name)
+        log.warning(
+            "input %s has dynamic axes: analysed at %s (--shape %s:… chooses another)", tensor.name, text, tensor.name
+        )
     return tuple(shape)
 
 

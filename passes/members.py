@@ -45,7 +45,9 @@ def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for pattern in patterns:
-        hits = [node.outputs[0].name for node in graph.nodes if any(fnmatchcase(name, pattern) for name in aliases(node))]
+        hits = [
+            node.outputs[0].name for node in graph.nodes if any(fnmatchcase(name, pattern) for name in aliases(node))
+        ]
         if not hits:
             raise UsageError(f"--freeze {pattern!r}: no layer matches; halpc inspect lists them")
         found += hits

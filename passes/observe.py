@@ -29,7 +29,9 @@ def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Seque
         session = session_of(proto, optimise=False)
         values = session.run(list(names), random_feeds(session, shapes))
     except Exception as error:  # onnxruntime raises its own untyped family
-        raise ModelError(f"onnxruntime cannot run the model to observe its shapes: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"onnxruntime cannot run the model to observe its shapes: {str(error).splitlines()[0]}"
+        ) from error
     return {
         name: Known(value.shape, int(helper.np_dtype_to_tensor_dtype(value.dtype)))
         for name, value in zip(names, values, strict=True)

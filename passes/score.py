@@ -185,11 +185,15 @@ def _checked(path: Path, key: str, values: NDArray[np.generic], length: int) -> 
     if not np.issubdtype(values.dtype, np.number) or np.issubdtype(values.dtype, np.complexfloating):
         raise SaliencyError(f"{path}: {key!r} holds {values.dtype}, expected numbers")
     if values.ndim != 1 or values.size != length:
-        raise SaliencyError(f"{path}: {key!r} has shape {list(values.shape)}, expected [{length}]: one score per output channel")
+        raise SaliencyError(
+            f"{path}: {key!r} has shape {list(values.shape)}, expected [{length}]: one score per output channel"
+        )
     scores = values.astype(np.float64)
     for bad, word in ((~np.isfinite(scores), "not finite"), (scores < 0, "negative")):
         if bad.any():
-            raise SaliencyError(f"{path}: {key!r} is {word} at channel {int(np.argmax(bad))} ({scores[bad][0]}); scores are finite and ≥ 0")
+            raise SaliencyError(
+                f"{path}: {key!r} is {word} at channel {int(np.argmax(bad))} ({scores[bad][0]}); expected finite, ≥ 0"
+            )
     return scores
 
 

@@ -47,7 +47,9 @@ def _counted(model: Model, coupling: Coupling) -> set[str]:
     for node in model.graph.nodes:
         if node.op in ("Shape", "Size"):
             tensor = node.inputs[0]
-            dims += [d for i in range(len(tensor.shape or ())) if (d := coupling.axes.get((tensor.name, i))) is not None]
+            dims += [
+                d for i in range(len(tensor.shape or ())) if (d := coupling.axes.get((tensor.name, i))) is not None
+            ]
     return {leaf.name for dim in dims for leaf in leaves(dim)}
 
 
@@ -74,7 +76,9 @@ def _ends_in_sum(node: gs.Node, outputs: set[str]) -> bool:
         reader = tensor.outputs[0]
         if reader.op == "Add":
             others = [t for t in reader.inputs if t is not tensor]
-            return len(others) == 1 and isinstance(others[0], gs.Variable) and list(others[0].shape) == list(tensor.shape)
+            return (
+                len(others) == 1 and isinstance(others[0], gs.Variable) and list(others[0].shape) == list(tensor.shape)
+            )
         if reader.op not in THROUGH or not all(isinstance(t, gs.Constant) for t in reader.inputs if t is not tensor):
             return False
         tensor = reader.outputs[0]
@@ -99,6 +103,8 @@ def _bias(node: gs.Node, result: gs.Tensor) -> NDArray[Any]:
     width = int(weight.shape[axis])
     values = np.zeros(width, dtype=weight.dtype)
     if len(node.inputs) > 2:
-        values = np.broadcast_to(array_of(node.inputs[2]), (width,)) * np.asarray(node.attrs.get("beta", 1.0), dtype=weight.dtype)
+        values = np.broadcast_to(array_of(node.inputs[2]), (width,)) * np.asarray(
+            node.attrs.get("beta", 1.0), dtype=weight.dtype
+        )
     rank = len(weight.shape)
     return np.ascontiguousarray(values if node.op == "Gemm" else values.reshape(1, width, *[1] * (rank - 2)))

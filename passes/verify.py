@@ -68,7 +68,9 @@ def _is_weight(tensor: gs.Constant) -> bool:
     return dtype_name(tensor.dtype) not in ("int64", "bool")
 
 
-def verify(model: Model, plan: Plan, slim: onnx.ModelProto, *, seeds: int = 2, approximate: bool = False) -> Verification:
+def verify(
+    model: Model, plan: Plan, slim: onnx.ModelProto, *, seeds: int = 2, approximate: bool = False
+) -> Verification:
     """Compare slim with masked on random inputs.
 
     Args:
@@ -93,8 +95,8 @@ def verify(model: Model, plan: Plan, slim: onnx.ModelProto, *, seeds: int = 2, a
     result = Verification(worst, min(tolerance, 0.05), seeds)
     if not result.passed and not approximate:
         raise VerificationError(
-            f"the slim model differs from the masked original by {worst:.2e} (relative), {result.tolerance:.2e} allowed;"
-            " nothing was written. This is a bug of halpc: please report the model"
+            f"the slim model differs from the masked original by {worst:.2e} (relative), {result.tolerance:.2e} allowed; "
+            "nothing was written. This is a bug of halpc: please report the model"
         )
     return result
 
@@ -118,7 +120,9 @@ def _coarsest(model: Model) -> str:
 def _nudged(feeds: Mapping[str, NDArray[Any]], seed: int, nudge: float) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(seed + 1000)
     return {
-        name: (x * (1 + nudge * rng.standard_normal(x.shape))).astype(x.dtype) if np.issubdtype(x.dtype, np.floating) else x
+        name: (x * (1 + nudge * rng.standard_normal(x.shape))).astype(x.dtype)
+        if np.issubdtype(x.dtype, np.floating)
+        else x
         for name, x in feeds.items()
     }
 

@@ -31,17 +31,13 @@ def bundle(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
     for index, model in enumerate(models[1:], start=1):
         for entry in model.opset_import:
             if versions.setdefault(entry.domain, entry.version) != entry.version:
-                raise ModelError(
-                    f"models of different operator sets cannot be bundled: {versions} and {entry.version}"
-                )
+                raise ModelError(f"models of different operator sets cannot be bundled: {versions} and {entry.version}")
         part = _named(model, index).graph
         for field in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
             getattr(merged.graph, field).extend(getattr(part, field))
     merged.ir_version = max(model.ir_version for model in models)
     del merged.opset_import[:]
-    merged.opset_import.extend(
-        onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()
-    )
+    merged.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in versions.items())
     return merged
 
 

@@ -192,9 +192,7 @@ class BindingsCuda:
     def _ask(self, call: str, *arguments: Any) -> Any:
         error, *results = getattr(self._cuda, call)(*arguments)
         if int(error) != 0:
-            raise BackendError(
-                f"CUDA failed: {call} returned {getattr(error, 'name', error)} ({int(error)})."
-            )
+            raise BackendError(f"CUDA failed: {call} returned {getattr(error, 'name', error)} ({int(error)}).")
         return results[0] if results else None
 
     def allocate(self, size_bytes: int) -> int:

@@ -140,16 +140,12 @@ class TensorRTProfiler:
             part = models[start : start + _BUNDLE]
             found = self._bundle_times(part, repetitions)
             times_ms[start : start + len(part)] = found
-            isolated += [
-                start + index for index in range(len(part)) if np.isnan(found[index]) and len(part) > 1
-            ]
+            isolated += [start + index for index in range(len(part)) if np.isnan(found[index]) and len(part) > 1]
         for index in isolated:
             times_ms[index] = self._bundle_times([models[index]], repetitions)[0]
         if np.isnan(times_ms).any():
             culprits = np.flatnonzero(np.isnan(times_ms)).tolist()
-            raise BackendError(
-                f"{self.backend} reported no kernels for models {culprits}: nothing is left to time."
-            )
+            raise BackendError(f"{self.backend} reported no kernels for models {culprits}: nothing is left to time.")
         return times_ms
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
@@ -167,9 +163,7 @@ class TensorRTProfiler:
             for name, time_ms in zip(names, times_ms.min(axis=0), strict=True)
         )
 
-    def compare(
-        self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None
-    ) -> list[Timing]:
+    def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model or engine file, interleaved, as CUDA graphs, without transfers."""
         plans = self._plans(models, self.settings)
         with tempfile.TemporaryDirectory() as name:
@@ -203,9 +197,7 @@ class TensorRTProfiler:
         facts = self._describe(needs_gpu=self._builds_on_gpu)
         with tempfile.TemporaryDirectory(dir=path.parent) as name:
             folder = Path(name)
-            made = self._build(
-                [model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None
-            )[0]
+            made = self._build([model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)[0]
             note = trt_layers.check_precision(self.settings.precision, made["precisions"], path.name)
             information = path.with_name(f"{path.stem}.layers.json") if facts["gpu"] else None
             if information is not None:
@@ -241,9 +233,7 @@ class TensorRTProfiler:
                 self._facts = self._run("describe", Path(name), {}, needs_gpu=needs_gpu)
         return self._facts
 
-    def _run(
-        self, action: str, folder: Path, job: Mapping[str, Any], *, needs_gpu: bool = True
-    ) -> dict[str, Any]:
+    def _run(self, action: str, folder: Path, job: Mapping[str, Any], *, needs_gpu: bool = True) -> dict[str, Any]:
         full = {"action": action, "backend": self.backend, "needs_gpu": needs_gpu, **job}
         return trt_job.run(full, folder, timeout_s=self.timeout_s)
 
@@ -255,9 +245,7 @@ class TensorRTProfiler:
         device = self.device
         spelled = f"{device.backend}-{device.version}-{device.name}-cuda{device.details['cuda_driver']}"
         settings = self.settings
-        name = (
-            f"{spelled}-{settings.precision}-level{settings.level}-times{settings.timing_iterations}.timing"
-        )
+        name = f"{spelled}-{settings.precision}-level{settings.level}-times{settings.timing_iterations}.timing"
         return str((self.cache_folder or home) / re.sub(r"[^\w.-]+", "_", name))
 
     def _build(
@@ -299,9 +287,7 @@ class TensorRTProfiler:
             self._engines.update({key: folder / f"{index}.plan" for index, key in enumerate(built)})
         return [self._engines[key] for key in keys]
 
-    def _profile(
-        self, model: Model, repetitions: int, settings: Settings
-    ) -> tuple[list[str], NDArray[Any], str]:
+    def _profile(self, model: Model, repetitions: int, settings: Settings) -> tuple[list[str], NDArray[Any], str]:
         """(layer names, float64[runs, layers] in ms, the engine's layers as JSON)."""
         plan = self._plans([model], settings)[0]
         with tempfile.TemporaryDirectory() as name:
@@ -313,15 +299,11 @@ class TensorRTProfiler:
         """float64[len(models)] in ms; NaN where a model has no layer of its own."""
         settings = replace(self.settings, aux_streams=0)
         names, times_ms, information = self._profile(bundle(models), repetitions, settings)
-        copies = {
-            str(layer["Name"]) for layer in trt_layers.layers_of(information) if trt_layers.is_copy(layer)
-        }
+        copies = {str(layer["Name"]) for layer in trt_layers.layers_of(information) if trt_layers.is_copy(layer)}
         return attribute(names, times_ms, copies, len(models))
 
 
-def attribute(
-    names: Sequence[str], times_ms: NDArray[Any], copies: set[str], count: int
-) -> NDArray[np.float64]:
+def attribute(names: Sequence[str], times_ms: NDArray[Any], copies: set[str], count: int) -> NDArray[np.float64]:
     """float64[count]: each bundled model's kernel time, the minimum over runs of the sum of its own layers.
 
     Args:

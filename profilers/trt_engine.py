@@ -265,9 +265,7 @@ def deserialize(trt: Any, logger: Any, said: list[str], plan: Path) -> tuple[Any
     except TypeError as error:
         raise BackendError(f"TensorRT could not create a runtime ({error}): {quote(said)}.") from error
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
-    return runtime, present(
-        engine, f"load the engine {plan.name} (engines are tied to GPU and version)", said
-    )
+    return runtime, present(engine, f"load the engine {plan.name} (engines are tied to GPU and version)", said)
 
 
 def information(trt: Any, engine: Any, said: list[str], context: Any | None = None) -> str:

@@ -43,9 +43,7 @@ def nodes_of(layer: Mapping[str, Any]) -> tuple[str, ...]:
 
 def outputs_of(layer: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the tensors a layer produces."""
-    return tuple(
-        str(tensor.get("Name", "")) for tensor in layer.get("Outputs", ()) if isinstance(tensor, dict)
-    )
+    return tuple(str(tensor.get("Name", "")) for tensor in layer.get("Outputs", ()) if isinstance(tensor, dict))
 
 
 def is_copy(layer: Mapping[str, Any]) -> bool:

@@ -92,7 +92,8 @@ def point(job: Job, method: str, text: str, args: argparse.Namespace) -> dict[st
         return {"method": method, "budget": text, "status": f"{type(error).__name__}: {error}"}
     assert own.timings is not None
     before, after = (t.median_ms for t in own.timings)
-    row = {"method": method, "budget": text, "status": closed_loop.status(own), "speedup": before / after, "latency_ms": after,
+    row = {"method": method, "budget": text, "status": closed_loop.status(own), "speedup": before / after,
+           "latency_ms": after,
            "baseline_ms": before, "importance": own.selection.value, "seconds": seconds, "rounds": len(own.rounds) - 1,
            "macs": own.costs["macs"].at(own.selection.widths) / own.costs["macs"].at({}),
            "error": verify(own.model, own.plan, own.slim).max_relative_error}  # fmt: skip

@@ -17,9 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, help="steps of every network, instead of the recipe's own")
-    parser.add_argument(
-        "--minutes", type=float, default=6000.0, help="cap on the time of all trainings together"
-    )
+    parser.add_argument("--minutes", type=float, default=6000.0, help="cap on the time of all trainings together")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--minibatches", type=int, default=importance.MINIBATCHES, help="for importance")
     parser.add_argument("--out", type=Path, required=True)

@@ -79,17 +79,13 @@ def faces() -> list[Face]:
             if not NOT_TEXT.search(family):
                 known = families[family].setdefault(style, Face(path, family, style, clan))
                 if known.clan != clan:
-                    raise ValueError(
-                        f"fonts.txt: family {family} is in clans {known.clan} and {clan}; make them one"
-                    )
+                    raise ValueError(f"fonts.txt: family {family} is in clans {known.clan} and {clan}; make them one")
     return [face for family in sorted(families) for face in _spread(families[family])]
 
 
 def _spread(styles: dict[str, Face]) -> list[Face]:
     """The plainest style first, then styles evenly spaced over the sorted rest."""
-    order = sorted(
-        styles, key=lambda style: (style.lower() not in {"regular", "book", "medium", "roman"}, style)
-    )
+    order = sorted(styles, key=lambda style: (style.lower() not in {"regular", "book", "medium", "roman"}, style))
     rest = order[1:]
     wanted = FACES_PER_FAMILY - 1
     if len(rest) > wanted:
@@ -119,9 +115,7 @@ def _draw(font: ImageFont.FreeTypeFont, char: str, baseline: float) -> np.ndarra
     """One glyph on a 48x48 canvas, in 16 grey levels (a third of the file size of 256)."""
     canvas = Image.new("L", (SIZE, SIZE))
     left, _, right, _ = font.getbbox(char, anchor="ls")
-    ImageDraw.Draw(canvas).text(
-        (SIZE / 2 - (left + right) / 2, baseline), char, fill=255, font=font, anchor="ls"
-    )
+    ImageDraw.Draw(canvas).text((SIZE / 2 - (left + right) / 2, baseline), char, fill=255, font=font, anchor="ls")
     return (np.asarray(canvas).astype(np.uint16) * 15 + 127) // 255 * 17
 
 

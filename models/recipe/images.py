@@ -73,9 +73,7 @@ class Painter:
         strips = [self.masks[faces, labels]]
         for _ in range(2):
             strips.append(self.masks[faces, self._integers(self.masks.shape[1], size)])
-        left, right = (
-            self._crowd(strip, strips[0], sign) for strip, sign in ((strips[1], -1), (strips[2], 1))
-        )
+        left, right = (self._crowd(strip, strips[0], sign) for strip, sign in ((strips[1], -1), (strips[2], 1)))
         mask = torch.maximum(strips[0].float(), torch.maximum(left, right)).unsqueeze(1) / 255
         ink = F.grid_sample(mask, self._warp(size), mode="bilinear", align_corners=False)
         return self._weight(ink)
@@ -135,8 +133,7 @@ class Painter:
     def _texture(self, size: int) -> Tensor:
         """Clouds at three scales, a slope and a stripe pattern in random proportions; about unit spread."""
         parts = [
-            F.interpolate(self._normal(size, cells), SIDE, mode="bilinear", align_corners=False)
-            for cells in (3, 7, 16)
+            F.interpolate(self._normal(size, cells), SIDE, mode="bilinear", align_corners=False) for cells in (3, 7, 16)
         ]
         axis = torch.linspace(-1, 1, SIDE, device=self.device)
         angle = self._uniform(size, 0.0, 2 * math.pi)
@@ -157,9 +154,7 @@ class Painter:
             levels.append(image)
         level = self._uniform(len(image), 0.0, len(levels) - 1.0)
         shares = [(1 - (level - index).abs()).clamp(min=0) for index in range(len(levels))]
-        return sum(
-            (share * step for share, step in zip(shares, levels, strict=True)), torch.zeros_like(image)
-        )
+        return sum((share * step for share, step in zip(shares, levels, strict=True)), torch.zeros_like(image))
 
     def _uniform(self, size: int, low: float, high: float, channels: int = 1) -> Tensor:
         draw = torch.rand(size, channels, 1, 1, generator=self.random, device=self.device)

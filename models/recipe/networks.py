@@ -33,9 +33,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != width:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Residual sum, then ReLU."""
@@ -57,9 +55,7 @@ class ResNet(nn.Module):
         inputs = widths[0]
         for index, (name, width) in enumerate(zip(self.stages, widths, strict=True)):
             first = BasicBlock(inputs, width, 1 if index == 0 else 2)
-            self.add_module(
-                name, nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(depth - 1)))
-            )
+            self.add_module(name, nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(depth - 1))))
             inputs = width
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, CLASSES)

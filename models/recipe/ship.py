@@ -58,9 +58,7 @@ def top1(model: Path, data: Path) -> float:
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     with np.load(data) as file:
         images, labels = file["input"], file["labels"]
-    answers = [
-        session.run(None, {"input": images[at : at + 500]})[0].argmax(1) for at in range(0, len(images), 500)
-    ]
+    answers = [session.run(None, {"input": images[at : at + 500]})[0].argmax(1) for at in range(0, len(images), 500)]
     return float((np.concatenate(answers) == labels).mean())
 
 
@@ -69,8 +67,7 @@ def macs(path: Path) -> int:
     model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     sides = {
-        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim[2:]]
-        for info in model.graph.value_info
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim[2:]] for info in model.graph.value_info
     }
     total = 0
     for node in model.graph.node:
@@ -126,9 +123,7 @@ def checksums(out: Path) -> str:
     names = {file.name: file for file in sorted([*out.glob("*.onnx"), *out.glob("*.npz")])}
     names |= {"recipe/glyphs.npz": GLYPHS}
     lines = [f"    {hashlib.sha256(file.read_bytes()).hexdigest()}  {name}" for name, file in names.items()]
-    sizes = (
-        f"{len(names)} files, {sum(file.stat().st_size for file in names.values()) / 1e6:.1f} MB together."
-    )
+    sizes = f"{len(names)} files, {sum(file.stat().st_size for file in names.values()) / 1e6:.1f} MB together."
     return "\n".join([*lines, "", sizes])
 
 

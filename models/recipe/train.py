@@ -47,9 +47,7 @@ class Recipe:
 def default(network: str, steps: int, minutes: float, batch: int = 512, hardness: float = HARDNESS) -> Recipe:
     """The settings that the shipped networks were trained with; the rate goes with the batch."""
     decay = {"resnet18": 2e-4, "mobilenetv2": 4e-5, "resnet56": 1e-4}[network]
-    return Recipe(
-        network, steps, minutes, batch=batch, rate=0.25 * batch / 512, decay=decay, hardness=hardness
-    )
+    return Recipe(network, steps, minutes, batch=batch, rate=0.25 * batch / 512, decay=decay, hardness=hardness)
 
 
 def train(recipe: Recipe, device: torch.device) -> tuple[nn.Module, dict[str, object]]:
@@ -118,9 +116,7 @@ def evaluation_sets(device: torch.device, hardness: float) -> dict[str, tuple[Te
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Top-1 share in evaluation mode; leaves the network in training mode."""
     network.eval()
-    hits = [
-        (network(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)
-    ]
+    hits = [(network(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)]
     network.train()
     return float(torch.stack(hits).sum()) / len(labels)
 

@@ -81,14 +81,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Coverage",
         "",
-        f"{len(rows)} exported networks with random weights, each compiled with `--macs {BUDGET}` (or to its floor, where that",
-        "is higher) and judged by `tests/corpus/oracle.py`, which shares no code with halpc. Made by",
-        "`python -m tests.corpus.export --out CORPUS` and `python -m tests.corpus.coverage CORPUS --table docs/coverage.md`.",
+        f"{len(rows)} exported networks with random weights, each compiled with `--macs {BUDGET}` (or to its floor,",
+        "where that is higher) and judged by `tests/corpus/oracle.py`, which shares no code with halpc. Made by",
+        "`python -m tests.corpus.export --out CORPUS` and",
+        "`python -m tests.corpus.coverage CORPUS --table docs/coverage.md`.",
         "",
         f"- compiled: {len(done)} of {len(rows)}; equal to the masked original: {len(sound)} of {len(done)}",
         f"- at most 60% of their MACs: {len(small)}",
-        f"- couple: median {couple[len(couple) // 2]:.2f} s, nine in ten under {couple[int(0.9 * (len(couple) - 1))]:.2f} s,"
-        f" slowest {couple[-1]:.2f} s",
+        f"- couple: median {couple[len(couple) // 2]:.2f} s,"
+        f" nine in ten under {couple[int(0.9 * (len(couple) - 1))]:.2f} s, slowest {couple[-1]:.2f} s",
         "",
         "| network | MACs left | parameters left | groups | couple s | error | noise allowed | stays whole because |",
         "|---|---|---|---|---|---|---|---|",
@@ -116,7 +117,7 @@ def main() -> None:
     old = args.results.read_text().splitlines() if args.results.exists() else []
     rows = {r["network"]: r for r in map(json.loads, old)}
     with args.results.open("a") as stream:
-        for path in sorted(args.corpus.glob(f"{args.only}.onnx")):
+        for path in sorted(args.corpus.glob(f"{args.only}.onnx"), key=lambda file: file.stat().st_size):
             if path.stem in rows:
                 continue
             started = time.perf_counter()

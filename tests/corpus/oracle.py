@@ -16,7 +16,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-TYPES = {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(double)": "f8", "tensor(int64)": "i8", "tensor(int32)": "i4",
+TYPES = {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(double)": "f8", "tensor(int64)": "i8",
+         "tensor(int32)": "i4",
          "tensor(uint8)": "u1", "tensor(int8)": "i1", "tensor(bool)": "?"}  # fmt: skip
 SIZES = {4: 224, 5: 64}  # of dynamic axes behind the first, by rank; 32 otherwise
 

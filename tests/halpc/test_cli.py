@@ -14,8 +14,8 @@ from halpc.cli import main
 from tests.small import SHAPES, model, saved, weights
 
 FILES = {"pruned.onnx", "plan.json", "latency.json", "report.json", "report.html"}
-KEYS = {"budget", "baseline", "result", "predicted_latency_ms", "importance_kept", "gap", "verification", "groups", "pinned",
-        "stage_seconds", "profiler", "device", "versions"}  # fmt: skip
+KEYS = {"budget", "baseline", "result", "predicted_latency_ms", "importance_kept", "gap", "verification", "groups",
+        "pinned", "stage_seconds", "profiler", "device", "versions"}  # fmt: skip
 
 
 @pytest.fixture
@@ -93,8 +93,16 @@ def test_a_budget_that_makes_no_sense_is_a_usage_error(
     assert "expected a budget such as" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["--macs", "50%", "--freeze", "nothing*"], ["--macs", "50%", "--threads", "0"],
-                                       ["--macs", "50%", "--score", "energy"], ["--no-such-option"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--macs", "50%", "--freeze", "nothing*"],
+        ["--macs", "50%", "--threads", "0"],
+        ["--macs", "50%", "--score", "energy"],
+        ["--no-such-option"],
+    ],
+)
 def test_arguments_that_make_no_sense_are_usage_errors(network: Path, arguments: list[str]) -> None:
     assert compiled(network, *arguments)[0] == 2
 
@@ -111,7 +119,8 @@ def test_a_budget_below_the_floor_is_infeasible_and_says_the_floor(
 def _bad_files(folder: Path) -> dict[str, Path]:
     whole = saved(folder).read_bytes()
     files = {
-        "text": b"hello", "empty": b"", "zeros": bytes(1000), "truncated": whole[: len(whole) // 2], "json": b'{"a": 1}',
+        "text": b"hello", "empty": b"", "zeros": bytes(1000), "truncated": whole[: len(whole) // 2],
+        "json": b'{"a": 1}',
     }  # fmt: skip
     for name, content in files.items():
         (folder / f"{name}.onnx").write_bytes(content)

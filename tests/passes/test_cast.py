@@ -55,9 +55,7 @@ def weight_types(model: onnx.ModelProto) -> set[int]:
     return {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1}
 
 
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("fp32", 0.0), ("tf32", 0.0), ("fp16", 0.01), ("int8", 0.05)]
-)
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.0), ("tf32", 0.0), ("fp16", 0.01), ("int8", 0.05)])
 def test_a_cast_model_computes_nearly_the_same(precision: str, tolerance: float) -> None:
     model, inputs = network(), feeds()
     exact, found = run(model, inputs[0]), run(cast(model, precision, inputs=inputs), inputs[0])

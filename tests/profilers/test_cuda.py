@@ -69,9 +69,7 @@ def test_a_driver_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("driver", [FakeDriver(start=100), FakeDriver(count=0)])
-def test_a_driver_without_a_device_is_not_called_missing(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver
-) -> None:
+def test_a_driver_without_a_device_is_not_called_missing(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
     use_driver(monkeypatch, driver)
     with pytest.raises(BackendError, match=r"driver is there but shows no GPU.*CUDA_VISIBLE_DEVICES"):
         cuda.probe()
@@ -95,9 +93,7 @@ def only(monkeypatch: pytest.MonkeyPatch, **modules: Any) -> None:
 
 def test_no_binding_names_both_and_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch)
-    with pytest.raises(
-        BackendError, match=r"neither `cuda-bindings` nor `pycuda`.*pip install cuda-bindings"
-    ):
+    with pytest.raises(BackendError, match=r"neither `cuda-bindings` nor `pycuda`.*pip install cuda-bindings"):
         cuda.open_cuda("tensorrt")
 
 

@@ -100,12 +100,8 @@ def test_bindings_without_libraries_name_the_library(monkeypatch: pytest.MonkeyP
         trt_engine.load("tensorrt")
 
 
-@pytest.mark.parametrize(
-    ("version", "fine"), [("8.6.1", False), ("10.16.1", True), ("11.4.0", True), ("12.0", False)]
-)
-def test_only_known_versions_are_worked_with(
-    monkeypatch: pytest.MonkeyPatch, version: str, fine: bool
-) -> None:
+@pytest.mark.parametrize(("version", "fine"), [("8.6.1", False), ("10.16.1", True), ("11.4.0", True), ("12.0", False)])
+def test_only_known_versions_are_worked_with(monkeypatch: pytest.MonkeyPatch, version: str, fine: bool) -> None:
     module = type("module", (), {"__version__": version})
     importing(monkeypatch, module)
     if fine:

@@ -59,9 +59,7 @@ def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("ModelError", ModelError), ("NoSuchError", BackendError)])
 def test_errors_keep_their_class_across_the_border(tmp_path: Path, name: str, kind: type[Exception]) -> None:
-    report = child(
-        f"(folder / 'result.json').write_text(json.dumps(dict(error='{name}', message='what to do')))"
-    )
+    report = child(f"(folder / 'result.json').write_text(json.dumps(dict(error='{name}', message='what to do')))")
     with pytest.raises(kind, match="what to do"):
         trt_job.run(JOB, tmp_path, command=report)
 

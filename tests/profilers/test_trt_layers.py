@@ -10,9 +10,7 @@ from halpc.errors import BackendError
 from profilers import trt_layers
 
 
-def layer(
-    kind: str = "CaskConvolution", *, tensor: str = "", weights: str = "", name: str = "c"
-) -> dict[str, object]:
+def layer(kind: str = "CaskConvolution", *, tensor: str = "", weights: str = "", name: str = "c") -> dict[str, object]:
     described = {"Name": name, "LayerType": kind, "Inputs": [{"Name": "x", "Format/Datatype": tensor}]}
     return described | ({"Weights": {"Type": weights, "Count": 9}} if weights else {})
 

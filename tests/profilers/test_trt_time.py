@@ -130,9 +130,7 @@ class Listener:
 def vendor(engine: Any) -> Any:
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine)
     mode = SimpleNamespace(INPUT=INPUT, OUTPUT=OUTPUT)
-    return SimpleNamespace(
-        ILogger=Listener, IProfiler=Listener, TensorIOMode=mode, Runtime=lambda logger: runtime
-    )
+    return SimpleNamespace(ILogger=Listener, IProfiler=Listener, TensorIOMode=mode, Runtime=lambda logger: runtime)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,22 @@
+"""Every test starts with halpc's loggers as imported and with an empty latency cache of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LOGGERS = ("", "halpc", "passes", "profilers")
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command line sets log levels for its process; tests share one process."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    cache: Path = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("HALPC_CACHE", str(cache))
+    yield
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
