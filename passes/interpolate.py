@@ -48,7 +48,8 @@ def line(samples: Mapping[int, float], size: int) -> NDArray[np.float64]:
         result = np.interp(effective, near[order], costs[low][order])
         far = widths > DENSE
         result[far] = _extended(effective[far], knots[smooth].astype(np.float64), costs[smooth])
-        result[knots] = costs
+        here = knots <= size  # a table that models share may know this kernel wider than this model has it
+        result[knots[here]] = costs[here]
     result[0] = 0.0
     return np.asarray(np.maximum(result, _LEAST_MS * (widths > 0)), dtype=np.float64)
 

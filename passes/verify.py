@@ -95,7 +95,7 @@ def verify(
     result = Verification(worst, min(tolerance, 0.05), seeds)
     if not result.passed and not approximate:
         raise VerificationError(
-            f"the slim model differs from the masked original by {worst:.2e} (relative), {result.tolerance:.2e} allowed; "
+            f"slim differs from the masked original by {worst:.2e} (relative), allowed {result.tolerance:.2e}; "
             "nothing was written. This is a bug of halpc: please report the model"
         )
     return result

@@ -87,18 +87,17 @@ def blank(values: np.ndarray, axes: dict[str, list[int]]) -> None:
 
 def multiply(model: onnx.ModelProto, node: onnx.NodeProto, name: str, axes: dict[str, list[int]]) -> None:
     """name ← name · mask, right behind its producer; the mask's length is the largest kept index's axis."""
-    raw = f"{name}__unmasked"
-    node.output[list(node.output).index(name)] = raw
-    place = list(model.graph.node).index(node) + 1
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
-    probe.graph.output.append(onnx.ValueInfoProto(name=raw))
+    probe.graph.output.append(onnx.ValueInfoProto(name=name))
     one = session(probe)
-    value = one.run([raw], inputs(one, 0))[0]
-    ones = np.ones_like(value)
+    ones = np.ones_like(one.run([name], inputs(one, 0))[0])
     blank(ones, axes)
+    raw = f"{name}__unmasked"
+    node.output[list(node.output).index(name)] = raw
     model.graph.initializer.append(numpy_helper.from_array(ones, f"{name}__mask"))
+    place = list(model.graph.node).index(node) + 1
     model.graph.node.insert(place, helper.make_node("Mul", [raw, f"{name}__mask"], [name]))
 
 

@@ -114,3 +114,9 @@ def test_a_straight_line_has_no_step() -> None:
 def test_noise_alone_is_no_step() -> None:
     rng = np.random.default_rng(0)
     assert step_of({w: 1.0 + 0.01 * rng.standard_normal() for w in range(8, 129, 8)}, NOISE / 2) == 1
+
+
+def test_samples_wider_than_the_axis_do_no_harm() -> None:
+    samples = {width: float(width) for width in (8, 16, 32, 64, 96, 128, 192, 256, 384)}
+    assert np.allclose(line(samples, 256)[[8, 64, 128, 256]], [8, 64, 128, 256])
+    assert line(samples, 256).shape == (257,)
