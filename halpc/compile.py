@@ -40,6 +40,7 @@ from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
+VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
     "l2",
     "unrecoverable",
@@ -155,7 +156,9 @@ def _recover(job: Job) -> None:
 
 def _verify(job: Job) -> None:
     """slim = masked, before recovery touches a weight."""
-    job.verification = verify(job.model, job.plan, job.slim, approximate=bool(job.coupling.renormalised))
+    real = [] if job.calibration is None else list(islice(job.calibration.batches(VERIFY_BATCH), 1))
+    approximate = bool(job.coupling.renormalised)
+    job.verification = verify(job.model, job.plan, job.slim, inputs=real, approximate=approximate)
 
 
 def _evaluate(job: Job) -> None:

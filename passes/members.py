@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import onnx_graphsurgeon as gs
 
@@ -18,14 +19,18 @@ QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def layer_name(node: gs.Node) -> str:
-    """The module path that the exporter left in the node's name: `/layer1/layer1.0/conv1/Conv` is `layer1.0.conv1`."""
+    """The module path that the exporter left in the node's name.
+
+    `/layer1/layer1.0/downsample/downsample.0/Conv` is `layer1.0.downsample.0`: a scope repeats the name of the one
+    around it where that is a container.
+    """
     parts = [p for p in node.name.split("/") if p]
     if len(parts) < 2:
         return _from_weights(node) or str(node.name or node.outputs[0].name)
     path = [str(part) for part in parts[:-1]]
     name = path[0]
-    for part in path[1:]:
-        name = part if part == name or part.startswith(name + ".") else f"{name}.{part}"
+    for before, part in pairwise(path):
+        name += part[len(before) :] if part.startswith(before + ".") else f".{part}"
     return name
 
 

@@ -7,7 +7,7 @@ its inputs move by a few units in the last place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +69,19 @@ def _is_weight(tensor: gs.Constant) -> bool:
 
 
 def verify(
-    model: Model, plan: Plan, slim: onnx.ModelProto, *, seeds: int = 2, approximate: bool = False
+    model: Model,
+    plan: Plan,
+    slim: onnx.ModelProto,
+    *,
+    seeds: int = 2,
+    inputs: Sequence[Mapping[str, NDArray[Any]]] = (),
+    approximate: bool = False,
 ) -> Verification:
-    """Compare slim with masked on random inputs.
+    """Compare slim with masked on random inputs, and on given ones.
 
     Args:
+        seeds: how many sets of random inputs.
+        inputs: real inputs to compare on as well (calibration inputs).
         approximate: the user allowed statistics to change: the difference is reported, not judged.
 
     Raises:
@@ -83,8 +91,8 @@ def verify(
     type_ = _coarsest(model)
     runs: list[tuple[dict[str, NDArray[Any]], Outputs]] = []
     tolerance = FLOOR.get(type_, 2e-5)
-    for seed in range(seeds):
-        feeds = random_feeds(original, model.shapes, seed=seed)
+    random = [random_feeds(original, model.shapes, seed=seed) for seed in range(seeds)]
+    for seed, feeds in enumerate([*random, *map(dict, inputs)]):
         expected = original.run(None, feeds)
         noise = difference(expected, original.run(None, _nudged(feeds, seed, NUDGE.get(type_, 1e-6))))
         tolerance = max(tolerance, NOISE_FACTOR * noise)
@@ -92,7 +100,7 @@ def verify(
     del original  # two models above 2 GB need not be in memory together
     session = _session(slim)
     worst = max(difference(expected, session.run(None, feeds)) for feeds, expected in runs)
-    result = Verification(worst, min(tolerance, 0.05), seeds)
+    result = Verification(worst, min(tolerance, 0.05), len(runs))
     if not result.passed and not approximate:
         raise VerificationError(
             f"slim differs from the masked original by {worst:.2e} (relative), allowed {result.tolerance:.2e}; "

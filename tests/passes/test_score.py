@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
 from safetensors.numpy import save_file
 
@@ -14,6 +15,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from passes.couple import couple
 from passes.load import load
+from passes.members import layer_name
 from passes.score import combined, score_from_file, score_from_weights
 from tests.small import saved
 
@@ -106,3 +108,25 @@ def test_a_mask_keeps_the_best_channels(network: tuple[Model, Coupling], tmp_pat
     found = scored(network, tmp_path / "s.npz", {"w1": np.arange(24.0)})
     assert np.flatnonzero(found.mask("net.c", 3)).tolist() == [21, 22, 23]
     assert found.curve("net.c")[3] == 21 + 22 + 23
+
+
+@pytest.mark.parametrize(
+    "node, module",
+    [
+        ("/layer1/layer1.0/conv1/Conv", "layer1.0.conv1"),
+        ("/layer2/layer2.0/downsample/downsample.0/Conv", "layer2.0.downsample.0"),
+        ("/features/features.1/conv/conv.0/conv.0.0/Conv", "features.1.conv.0.0"),
+        ("/blocks/blocks.0/blocks.0.0/conv_dw/Conv", "blocks.0.0.conv_dw"),
+        ("/model/model.0/conv/Conv", "model.0.conv"),
+    ],
+)
+def test_a_node_name_gives_back_the_module_path(node: str, module: str) -> None:
+    assert layer_name(gs.Node("Conv", node)) == module
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-bn", "mobilenetv2", "resnet56"])
+def test_every_key_of_a_shipped_importance_file_finds_its_layer(name: str) -> None:
+    folder = Path(__file__).parents[2] / "models"
+    model = load(folder / f"{name}.onnx")
+    found = score_from_file(folder / f"{name.split('-')[0]}.importance.npz", model.twin, couple(model.twin))
+    assert not found.unscored
