@@ -31,10 +31,10 @@ from passes.data_score import Kind, score_from_data
 from passes.evaluate import Labelled, evaluate, load_labelled
 from passes.load import load
 from passes.recover import Mode, Options, recover
+from passes.recovery.uses import uses_of
 from passes.score import score_from_weights
 from passes.select import select
 from passes.slim import plan_for, slim
-from passes.uses import uses_of
 
 WEIGHT_SCORES = ("l2", "sp-lamp")
 DATA_SCORES: tuple[Kind, ...] = ("energy", "unrecoverable")

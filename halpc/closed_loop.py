@@ -117,7 +117,7 @@ def _round(job: Job, number: int) -> tuple[float, float]:
     predicted = job.costs["latency"].at(job.selection.widths)
     measured, limit = _measure(job, SECONDS)
     if measured <= limit:
-        measured, limit = _measure(job, SECONDS)
+        measured, limit = _measure(job, FINAL_SECONDS)
     job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
     log.info("round %d: predicted %s, measured %s of %s", number, *map(spell_ms, (predicted, measured, limit)))
     return measured, limit
@@ -193,6 +193,13 @@ def pooled(timings: Sequence[Timing]) -> Timing:
         return first
     samples = np.concatenate([t.samples_ms for t in timings])
     return Timing(samples, f"{first.regime}; {len(timings)} such measurements together")
+
+
+def tighten(job: Job) -> None:
+    """Take the last measurement into the latency model, so that the next choice is that much narrower."""
+    measured = job.rounds[-1]["measured_ms"]
+    job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, measured)
+    job.note("the last measurement missed the budget by noise: selected once more")
 
 
 def status(job: Job) -> str:

@@ -18,8 +18,8 @@ from halpc.ir.groups import Coupling, Group
 from halpc.ir.model import Model
 from passes.count import macs, params
 from passes.couple import couple
+from passes.coupling.members import WEIGHTED, layer_name, produced_by
 from passes.load import load
-from passes.members import WEIGHTED, layer_name, produced_by
 
 AxisKey = tuple[str, int]
 

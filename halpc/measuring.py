@@ -12,8 +12,8 @@ from halpc.ir.table import LatencyTable
 from halpc.job import Progress
 from halpc.units import parse_shape
 from passes.couple import couple
+from passes.coupling.members import produced_by
 from passes.load import load
-from passes.members import produced_by
 from passes.profile import held_back, profile
 from passes.proto import static_proto
 from profilers import profiler_for

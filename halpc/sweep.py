@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from halpc import summary
-from halpc.compile import FINISH, PREPARE, run, write
+from halpc.compile import PREPARE, finish, run, write
 from halpc.errors import InfeasibleError, OverBudgetError, UsageError
 from halpc.ir.report import Report
 from halpc.job import Job, Progress, silent
@@ -94,12 +94,6 @@ def at_budget(job: Job, budget: Budget, out: Path) -> Job:
     """A copy of a prepared job for another budget; what was learnt of the latency goes along."""
     return replace(job, options=replace(job.options, budgets=(budget,), out=out), rounds=[], seconds=dict(job.seconds),
                    costs=dict(job.costs), notes=list(job.notes))  # fmt: skip
-
-
-def finish(job: Job) -> Report:
-    """The stages that depend on the budget, and the report."""
-    run(job, FINISH)
-    return summary.report(job)
 
 
 def fastest_within(options: Options, resource: str, max_drop: float, progress: Progress = silent) -> Report:

@@ -17,38 +17,17 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError
+from passes.inputs import IMAGE_SUFFIXES, Arrays, InputSpec
 
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SANE_MAGNITUDE = 1e6  # of a floating-point input; what is larger was never normalised, or is garbage
 LABELS = "labels"
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """One input of a model.
-
-    Attributes:
-        name: its tensor name.
-        dtype: its element type.
-        shape: axis sizes, None where dynamic; the first axis counts samples.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-    def spell(self) -> str:
-        """Type and shape as a person writes them: `float32[N, 3, 224, 224]`."""
-        sizes = ["N", *("?" if size is None else str(size) for size in self.shape[1:])]
-        return f"{self.dtype}[{', '.join(sizes)}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """couple: from a static graph to groups of channels that stay or go together.
 
-Requires a static twin (every shape known, shape subgraphs folded). Collects the facts of every node's rule,
-solves the equations (`passes/unify.py`), then checks what sums over removed channels (`passes/zeros.py`).
+Requires a static twin (every shape known, shape subgraphs folded). Collects the facts of every rule, solves the
+equations (`passes/coupling/unify.py`), then checks what sums over removed channels (`passes/coupling/zeros.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import onnx_graphsurgeon as gs
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
 from halpc.ir.groups import Coupling, Follow, Group
-from passes.members import members_of, name_leaves
+from passes.coupling.members import members_of, name_leaves
+from passes.coupling.unify import PinReason, Unifier
+from passes.coupling.view import view
+from passes.coupling.zeros import Zeros
 from passes.rules import rule_for
 from passes.rules.language import (
     Attribute,
@@ -34,9 +37,6 @@ from passes.rules.language import (
     Renormalise,
     Zero,
 )
-from passes.unify import PinReason, Unifier
-from passes.view import view
-from passes.zeros import Zeros
 
 log = logging.getLogger(__name__)
 

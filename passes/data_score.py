@@ -1,7 +1,7 @@
 """Data-aware importance: what a channel is worth to the layers that read it, judged on calibration inputs.
 
     energy          variance of the activation × squared norm of the weights that read it (Wanda, lifted to channels)
-    unrecoverable   what its removal still costs after those layers are refitted (`passes/unrecoverable.py`)
+    unrecoverable   what its removal still costs after those layers are refitted (`passes/recovery/unrecoverable.py`)
 
 Both count squared error at a layer's output in units of the variance of the tensor that it feeds (the residual sum,
 where it feeds one), so that layers compare. A group's score is the sum over the layers that read it.
@@ -20,14 +20,14 @@ import onnx
 from numpy.typing import NDArray
 
 from passes.calibration import Calibration
-from passes.constants import Constants
-from passes.layers import Layer, Windowed
-from passes.samples import Samples, row_limit
-from passes.segments import Walk
-from passes.targets import sum_target, tensor_shapes
-from passes.unrecoverable import Reader, eliminate
-from passes.uses import Use
-from passes.windows import Window
+from passes.recovery.constants import Constants
+from passes.recovery.layers import Layer, Windowed
+from passes.recovery.samples import Samples, row_limit
+from passes.recovery.segments import Walk
+from passes.recovery.targets import sum_target, tensor_shapes
+from passes.recovery.unrecoverable import Reader, eliminate
+from passes.recovery.uses import Use
+from passes.recovery.windows import Window
 
 Array = NDArray[np.float64]
 Kind: TypeAlias = Literal["energy", "unrecoverable"]

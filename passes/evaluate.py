@@ -11,8 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError, VerificationError
-from passes.calibration import LABELS, Arrays, checked_arrays, input_specs, load_arrays
-from passes.segments import Tensors, open_session, run_session
+from passes.calibration import LABELS, checked_arrays, input_specs, load_arrays
+from passes.inputs import Arrays
+from passes.recovery.segments import Tensors, open_session, run_session
 
 
 @dataclass(frozen=True, slots=True)

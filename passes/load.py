@@ -17,12 +17,12 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
 from halpc.ir.model import Model
-from passes.explicit import make_explicit, write_split_sizes
-from passes.fold import Knowledge, interpret
-from passes.literal import literalise
-from passes.observe import observe
+from passes.loading.explicit import make_explicit, write_split_sizes
+from passes.loading.fold import Knowledge, interpret
+from passes.loading.literal import literalise
+from passes.loading.observe import observe
+from passes.loading.twin import twin_of
 from passes.proto import fits
-from passes.twin import twin_of
 
 log = logging.getLogger(__name__)
 

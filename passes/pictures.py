@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halpc.errors import BackendError, CalibrationError
-from passes.calibration import IMAGE_SUFFIXES, Arrays, InputSpec
+from passes.inputs import IMAGE_SUFFIXES, Arrays, InputSpec
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

@@ -31,12 +31,12 @@ from halpc.ir.prediction import Prediction, judge
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
 from halpc.units import UNITS
-from passes.calibrate import Calibrated, calibrate, mixes, network_key
-from passes.clusters import Cluster, clusters_by_rule, clusters_of, times_of
-from passes.interpolate import Point, Surface, on_line, step_of, surface
-from passes.kernels import Kernel, kernel_of
+from passes.latency.calibrate import Calibrated, calibrate, mixes, network_key
+from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
+from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
+from passes.latency.kernels import Kernel, kernel_of
+from passes.latency.sampling import NOISE, Box, box_of, rounds
 from passes.proto import static_proto
-from passes.sampling import NOISE, Box, box_of, rounds
 from passes.slim import plan_for, slim
 
 log = logging.getLogger(__name__)
@@ -200,10 +200,18 @@ class _Run:
             self._sample({s: wanted[s][0] for s in wanted}, boxes)
         found = {}
         for signature, box in boxes.items():
-            samples = {w: s.ms for w, s in self.table.lookup(signature).items()}
+            samples = self._inside(signature, box)
             if box.centre in samples:
                 found[signature.key] = surface(samples, box.sizes, box.centre)
         return found
+
+    def _inside(self, signature: Signature, box: Box) -> dict[Point, float]:
+        """What the table knows of a kernel at widths of this model; other models may have it wider."""
+        return {
+            widths: sample.ms
+            for widths, sample in self.table.lookup(signature).items()
+            if all(width <= size for width, size in zip(widths, box.sizes, strict=True))
+        }
 
     def _sample(self, kernels: Mapping[Signature, Kernel], boxes: Mapping[Signature, Box]) -> None:
         """Measure in rounds, all signatures together, so that a round's samples are spread over time."""
@@ -213,11 +221,7 @@ class _Run:
             if not missing:
                 break
             self._measure(missing, kernels)
-            wanted = [
-                (s, w)
-                for s, box in boxes.items()
-                for w in box.finer({w: x.ms for w, x in self.table.lookup(s).items()})
-            ]
+            wanted = [(s, w) for s, box in boxes.items() for w in box.finer(self._inside(s, box))]
 
     def _measure(self, points: Sequence[tuple[Signature, Point]], kernels: Mapping[Signature, Kernel]) -> None:
         assert self.profiler is not None
@@ -275,8 +279,8 @@ class _Run:
         """Per signature and axis, the staircase's step in channels."""
         found: dict[Signature, tuple[int, ...]] = {}
         for signature in {k.signature: None for k in kernels}:
-            samples = {w: s.ms for w, s in self.table.lookup(signature).items()}
             box = box_of([k.sizes for k in kernels if k.signature == signature], self.grid)
+            samples = self._inside(signature, box)
             if box.centre in samples:
                 found[signature] = tuple(
                     step_of(on_line(samples, box.centre, axis), NOISE / 2) for axis in range(len(box.sizes))

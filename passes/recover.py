@@ -6,7 +6,7 @@ recovered* network's inputs onto the *original's* outputs at the channels that s
 from Gram matrices, which are accumulated over streamed batches; the strength of the ridge and whether to
 keep the refit at all are decided per layer on inputs that the fit did not see.
 
-Memory: two frontiers (`passes/segments.py`), each at most half of `memory_bytes` unless the inputs are larger,
+Memory: two frontiers (`passes/recovery/segments.py`), each at most half of `memory_bytes` unless the inputs are larger,
 and about five square matrices of the layer's unknowns in float64. Nothing is written to disk.
 
 Source: He, Zhang and Sun 2017 (arXiv 1707.06168, least-squares reconstruction); Luo et al. 2017 (ThiNet,
@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError
 from passes.calibration import Calibration
-from passes.censored import Rows, refine
-from passes.constants import Constants
-from passes.gram import Moments, Normal
-from passes.layers import Keep
-from passes.recovery_plan import Task, plan_recovery
-from passes.samples import Samples, row_limit
-from passes.segments import Walk, open_session, run_session
+from passes.recovery.censored import Rows, refine
+from passes.recovery.constants import Constants
+from passes.recovery.gram import Moments, Normal
+from passes.recovery.layers import Keep
+from passes.recovery.plan import Task, plan_recovery
+from passes.recovery.samples import Samples, row_limit
+from passes.recovery.segments import Walk, open_session, run_session
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]

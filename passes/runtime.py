@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from passes.loading.widen import has_bfloat16, widened
 from passes.proto import fits, save_apart
-from passes.widen import has_bfloat16, widened
 
 
 def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:

@@ -23,8 +23,8 @@ from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.plan import Plan
 from halpc.ir.saliency import Saliency, Scores, project
+from passes.coupling.members import WEIGHTED, layer_name
 from passes.data_score import DataScore
-from passes.members import WEIGHTED, layer_name
 from passes.select.sp_lamp import sp_lamp_scores
 from passes.weights import array_of
 

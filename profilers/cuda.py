@@ -61,7 +61,7 @@ def probe(who: str = "this backend") -> Gpu:
     if code != 0 or count.value < 1:
         raise BackendError(
             f"{who}: the NVIDIA driver is there but shows no GPU ({_explain(driver, code)}). Check "
-            "`nvidia-smi` and CUDA_VISIBLE_DEVICES, or choose `--backend onnxruntime`."
+            "`nvidia-smi` and CUDA_VISIBLE_DEVICES, or choose `--profiler onnxruntime`."
         )
     return _describe(driver, count.value)
 
@@ -72,7 +72,7 @@ def _load_driver(who: str) -> ctypes.CDLL:
     except OSError as error:
         raise BackendError(
             f"{who}: no NVIDIA driver on this machine ({error}). Install the driver, in a container "
-            "start it with GPU access (`docker run --gpus all`), or choose `--backend onnxruntime`."
+            "start it with GPU access (`docker run --gpus all`), or choose `--profiler onnxruntime`."
         ) from error
 
 
@@ -81,7 +81,7 @@ def _start_driver(driver: ctypes.CDLL, who: str) -> None:
     if code == _NO_DEVICE:
         raise BackendError(
             f"{who}: the NVIDIA driver is there but shows no GPU ({_explain(driver, code)}). Check "
-            "`nvidia-smi` and CUDA_VISIBLE_DEVICES, or choose `--backend onnxruntime`."
+            "`nvidia-smi` and CUDA_VISIBLE_DEVICES, or choose `--profiler onnxruntime`."
         )
     if code != 0:
         raise BackendError(

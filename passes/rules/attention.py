@@ -2,7 +2,7 @@
 
 Q has Hq heads, K and V have Hkv, Hq = Hkv·r (r > 1: grouped queries). Q and K meet in the dims of a head,
 which are summed away; Softmax runs along K's positions, which therefore stay. The scale is a number of the
-model: `passes/explicit.py` writes it down where an operator would derive it from the width of a head.
+model: `passes/loading/explicit.py` writes it down where an operator would derive it from the width of a head.
 """
 
 from __future__ import annotations

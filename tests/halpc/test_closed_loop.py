@@ -82,3 +82,11 @@ def test_bench_gives_intervals_and_a_verdict(network: Path, capsys: pytest.Captu
     rows = json.loads(capsys.readouterr().out)["models"]
     assert np.isfinite([row["latency_ms"] for row in rows]).all()
     assert rows[1]["verdict"] == "faster"
+
+
+def test_a_narrower_model_shares_the_table_of_a_wider_one(network: Path) -> None:
+    table = network.parent / "table.jsonl"
+    narrow = {name: tuple(n // 2 if n in (64, 96) else n for n in shape) for name, shape in WIDE.items()}
+    other = saved(network.parent, model(RESIDUAL.replace("8, 8]", "48, 48]"), weights(narrow)), "narrow.onnx")
+    for path in (network, other):
+        assert main(["profile", str(path), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0

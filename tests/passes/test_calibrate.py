@@ -9,9 +9,9 @@ import pytest
 
 from halpc.ir.problem import CostFunction
 from halpc.ir.table import NetworkSample
-from passes.calibrate import calibrate, mixes
-from passes.clusters import Cluster
-from passes.kernels import Kernel, kernel_of
+from passes.latency.calibrate import calibrate, mixes
+from passes.latency.clusters import Cluster
+from passes.latency.kernels import Kernel, kernel_of
 from tests.passes.kernel_models import CHAIN, prepared
 
 NAMES = ("first", "second", "third", "depthwise", "last", "head")

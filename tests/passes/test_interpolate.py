@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from passes.interpolate import line, on_line, step_of, surface
-from passes.sampling import NOISE, Box, box_of, rounds
+from passes.latency.interpolate import line, on_line, step_of, surface
+from passes.latency.sampling import NOISE, Box, box_of, rounds
 
 Cost = Callable[..., float]
 

@@ -11,8 +11,8 @@ from halpc.ir.dims import Leaf, Product, Sum
 from halpc.ir.groups import Coupling, Group
 from halpc.ir.latency import LayerTime
 from halpc.ir.model import Model
-from passes.clusters import Cluster, clusters_by_rule, clusters_of, times_of
-from passes.kernels import Kernel, atoms, kernel_of
+from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
+from passes.latency.kernels import Kernel, atoms, kernel_of
 from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
 

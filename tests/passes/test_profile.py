@@ -18,7 +18,7 @@ from halpc.ir.model import Model
 from halpc.ir.profiler import Feeds
 from halpc.ir.profiler import Model as Measured
 from halpc.ir.table import LatencyTable
-from passes.calibrate import mixes, network_key
+from passes.latency.calibrate import mixes, network_key
 from passes.profile import held_back, profile
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
 

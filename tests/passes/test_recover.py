@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from halpc.errors import CalibrationError
 from passes.calibration import Calibration, calibrate_from
 from passes.recover import Options, Recovery, recover
-from passes.segments import open_session
+from passes.recovery.segments import open_session
 from tests.passes.slimming import cut
 
 RANDOM = np.random.default_rng(0)

@@ -8,12 +8,12 @@ import pytest
 from onnx import numpy_helper
 
 from passes.calibration import calibrate_from
-from passes.censored import Rows, refine
-from passes.constants import Constants
-from passes.gram import Moments, Normal
-from passes.layers import Layer, make_layer
 from passes.recover import Options, recover
-from passes.targets import own_target, with_activation
+from passes.recovery.censored import Rows, refine
+from passes.recovery.constants import Constants
+from passes.recovery.gram import Moments, Normal
+from passes.recovery.layers import Layer, make_layer
+from passes.recovery.targets import own_target, with_activation
 from tests.passes.slimming import cut
 
 RANDOM = np.random.default_rng(8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from passes.gram import Moments
+from passes.recovery.gram import Moments
 
 RANDOM = np.random.default_rng(11)
 X = (RANDOM.normal(size=(2, 300, 7)) @ RANDOM.normal(size=(7, 7)) + 3).astype(np.float32)

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from passes.constants import Constants
-from passes.layers import Layer, make_layer
-from passes.segments import open_session
+from passes.recovery.constants import Constants
+from passes.recovery.layers import Layer, make_layer
+from passes.recovery.segments import open_session
 
 ROWS = {
     "plain": ("y = Conv<pads=[1,1,1,1]>(x, w, b)", [2, 4, 6, 5], [3, 4, 3, 3], [3]),

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from halpc.ir.dims import Leaf, Product, Sum
 from passes.calibration import calibrate_from
 from passes.data_score import ScoreOptions, score_from_data
-from passes.unrecoverable import Elimination, Reader, eliminate, monotone
-from passes.uses import positions_of, uses_of
+from passes.recovery.unrecoverable import Elimination, Reader, eliminate, monotone
+from passes.recovery.uses import positions_of, uses_of
 
 RANDOM = np.random.default_rng(4)
 

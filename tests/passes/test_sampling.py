@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from passes.sampling import Box, box_of, rounds
+from passes.latency.sampling import Box, box_of, rounds
 
 BOXES = [box_of([(64, 64)], 8), box_of([(64, 256), (512, 128)], 8), box_of([(3, 20)], 8), box_of([(2048,)], 16)]
 

@@ -14,8 +14,8 @@ from halpc.errors import SaliencyError
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from passes.couple import couple
+from passes.coupling.members import layer_name
 from passes.load import load
-from passes.members import layer_name
 from passes.score import combined, score_from_file, score_from_weights
 from tests.small import saved
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves, mask
-from passes.unify import PinReason, Unifier
+from passes.coupling.unify import PinReason, Unifier
 
 WHY = PinReason("test")
 Tree = int | tuple[str, tuple["Tree", ...]]

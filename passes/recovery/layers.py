@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from passes.constants import Constants
-from passes.windows import Window, window_of
+from passes.recovery.constants import Constants
+from passes.recovery.windows import Window, window_of
 
 Array: TypeAlias = NDArray[np.float64]
 Keep: TypeAlias = Mapping[str, Mapping[int, NDArray[np.int64]]]

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
-from passes.constants import Constants
-from passes.layers import Dense, Layer, Scaled, make_layer
+from passes.recovery.constants import Constants
+from passes.recovery.layers import Dense, Layer, Scaled, make_layer
 
 
 @dataclass(frozen=True, slots=True)

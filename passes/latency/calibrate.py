@@ -27,7 +27,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.problem import Charge, CostFunction, Widths
 from halpc.ir.table import NetworkSample
-from passes.kernels import Kernel
+from passes.latency.kernels import Kernel
 
 log = logging.getLogger(__name__)
 

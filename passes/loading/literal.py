@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.fold import Knowledge, Known
+from passes.loading.fold import Knowledge, Known
 
 
 def literalise(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:

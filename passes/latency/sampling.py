@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from passes.interpolate import DENSE, PERIOD, Point, on_line
+from passes.latency.interpolate import DENSE, PERIOD, Point, on_line
 
 NOISE: Final = 0.04
 """Two samples of one kernel differ by about this share on a machine that is not quite quiet."""

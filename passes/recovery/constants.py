@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from passes.segments import reads
+from passes.recovery.segments import reads
 
 Array = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from halpc.errors import BackendError
-from passes.calibration import Arrays
+from passes.inputs import Arrays
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 

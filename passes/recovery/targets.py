@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from passes.constants import Constants
-from passes.layers import Layer
-from passes.segments import Tensors, reads
+from passes.recovery.constants import Constants
+from passes.recovery.layers import Layer
+from passes.recovery.segments import Tensors, reads
 
 
 @dataclass(frozen=True, slots=True)

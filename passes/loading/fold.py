@@ -185,7 +185,7 @@ def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto
 
 
 def _outer(node: gs.Node) -> list[gs.Tensor]:
-    from passes.view import captured
+    from passes.coupling.view import captured
 
     return captured(node)
 

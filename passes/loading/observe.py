@@ -11,7 +11,7 @@ from onnx import helper
 
 from halpc.errors import ModelError
 from passes.feeds import random_feeds
-from passes.fold import Known
+from passes.loading.fold import Known
 from passes.proto import proto_of
 from passes.runtime import session_of
 

@@ -10,19 +10,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from passes.fold import Knowledge, Known
+from passes.loading.computed import Computed
+from passes.loading.fold import Knowledge, Known
 
 SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
-
-
-class Computed(gs.Constant):
-    """A literal of the twin that the model computes from its dynamic axes.
-
-    Attributes:
-        others: its entries at other sizes of the dynamic axes; empty arrays where its own shape varies.
-    """
-
-    others: list[NDArray[np.generic]]
 
 
 def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.Graph:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from passes.constants import Constants
-from passes.layers import Keep, Layer, Scaled, make_layer
-from passes.segments import reads
-from passes.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes, with_activation
+from passes.recovery.constants import Constants
+from passes.recovery.layers import Keep, Layer, Scaled, make_layer
+from passes.recovery.segments import reads
+from passes.recovery.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes, with_activation
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from passes.gram import Array, Normal, factored
+from passes.recovery.gram import Array, Normal, factored
 
 Rows32 = NDArray[np.float32]
 

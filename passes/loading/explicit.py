@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from passes.fold import Knowledge, Known, look_up
+from passes.loading.fold import Knowledge, Known, look_up
 
 DOMAIN = "com.microsoft"
 COUNTED = {

@@ -21,7 +21,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from halpc.ir.table import Signature
-from passes.clusters import ELEMENTWISE, HEAVY, Cluster
+from passes.latency.clusters import ELEMENTWISE, HEAVY, Cluster
 from passes.proto import proto_of
 from passes.slim import NO_WEIGHTS, slim
 from passes.weights import array_of, dtype_name

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from halpc.errors import ModelError
+from passes.coupling.signs import sign_of
+from passes.loading.computed import Computed
 from passes.rules.language import Op, Operand
-from passes.signs import sign_of
-from passes.twin import Computed
 from passes.weights import array_of, dtype_name
 
 FEW = 8  # constants of any type up to this many entries (scales, limits) are shown to rules

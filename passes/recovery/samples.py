@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from passes.calibration import Arrays, Calibration
-from passes.gram import Moments
-from passes.layers import Layer
+from passes.calibration import Calibration
+from passes.inputs import Arrays
+from passes.recovery.gram import Moments
+from passes.recovery.layers import Layer
 
 LEAST_ROWS = 10_000
 Sink: TypeAlias = Callable[..., None]

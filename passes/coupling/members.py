@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from halpc.errors import UsageError
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Member
-from passes.unify import Unifier
+from passes.coupling.unify import Unifier
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger")
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")

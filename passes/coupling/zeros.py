@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from passes.coupling.unify import PinReason, Unifier
 from passes.rules.language import Axis
-from passes.unify import PinReason, Unifier
 
 
 @dataclass(slots=True)

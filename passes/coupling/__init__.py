@@ -1,0 +1,1 @@
+"""What couple is made of: views of nodes, unification, zero-ness, names."""

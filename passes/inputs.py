@@ -1,0 +1,33 @@
+"""Arrays for a model's inputs, and what the model expects of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One input of a model.
+
+    Attributes:
+        name: its tensor name.
+        dtype: its element type.
+        shape: axis sizes, None where dynamic; the first axis counts samples.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    def spell(self) -> str:
+        """Type and shape as a person writes them: `float32[N, 3, 224, 224]`."""
+        sizes = ["N", *("?" if size is None else str(size) for size in self.shape[1:])]
+        return f"{self.dtype}[{', '.join(sizes)}]"

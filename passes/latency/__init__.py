@@ -1,0 +1,1 @@
+"""What profile is made of: clusters, kernels, sampling, calibration in context."""

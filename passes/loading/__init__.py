@@ -1,0 +1,1 @@
+"""What load is made of: folding, literal shapes, the static twin."""
