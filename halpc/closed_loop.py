@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:
         "networks": profiled.networks,
         "measured_now": profiled.measured,
         "saved_by_table": profiled.samples + profiled.networks - profiled.measured,
-        "fit": asdict(profiled.fit),
+        "fit": profiled.fit.as_json(),
         "steps": {about: list(steps) for about, steps in profiled.steps.items()},
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from halpc.errors import UsageError
 from halpc.ir.latency import Comparison
+from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Progress
@@ -59,8 +60,18 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
         "measured_now": found.measured,
         "seconds": round(found.seconds, 2),
         "baseline_ms": found.cost.at({}),
-        "left_out_fit": str(found.fit),
+        "left_out": _quality(found.fit),
     }
     if args.check:
-        result["held_back"] = str(held_back(model, coupling, found, profiler, grid=args.align or GRID))
+        result["held_back"] = _quality(held_back(model, coupling, found, profiler, grid=args.align or GRID))
     return result
+
+
+def _quality(prediction: Prediction) -> str:
+    """Errors of a prediction in one line."""
+    left = prediction.corrected
+    return (
+        f"median {prediction.median_error:.1%}, nine in ten under {prediction.p90_error:.1%}, R² {prediction.r2:.4f};"
+        f" after one correction {left.median_error:.1%}, {left.p90_error:.1%}, {left.r2:.4f}"
+        f" ({len(prediction.measured_ms)} networks)"
+    )
