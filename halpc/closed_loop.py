@@ -155,12 +155,13 @@ def _slim(job: Job) -> None:
     gone = tuple(node.name for node in job.model.graph.nodes if node.name not in left)
     job.plan = replace(job.plan, removed_nodes=gone)
     job.slim = proto_of(graph, job.model.header)
+    if job.profiler is not None:
+        job.small = static_proto(graph, job.model.shapes, job.model.header)
 
 
 def _measure(job: Job, seconds: float) -> tuple[float, float]:
     """Baseline and slim model interleaved, once more; by all runs so far, the slim one's latency and its limit."""
-    small = static_proto(slim(job.model, job.coupling, job.plan), job.model.shapes, job.model.header)
-    before, after = job.profiler.compare([job.baseline, small], seconds=seconds)
+    before, after = job.profiler.compare([job.baseline, job.small], seconds=seconds)
     job.pairs = [*job.pairs, (before, after)]
     job.timings = before, after = pooled([p[0] for p in job.pairs]), pooled([p[1] for p in job.pairs])
     budget = job.options.budget("latency")

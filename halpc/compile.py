@@ -190,9 +190,11 @@ def write(job: Job, report: Report, folder: Path) -> None:
     save_proto(final, folder / "pruned.onnx")
     write_json(folder / "plan.json", job.plan.as_json())
     write_json(folder / "latency.json", closed_loop.table_json(job))
+    deployed = final
     if job.options.precision not in ("fp32", "tf32"):
-        save_proto(_at_precision(job, final), folder / f"pruned.{job.options.precision}.onnx")
-    _engine(job, final, folder)
+        deployed = _at_precision(job, final)
+        save_proto(deployed, folder / f"pruned.{job.options.precision}.onnx")
+    _engine(job, deployed, folder)
     (folder / "report.html").write_text(summary.html(report), encoding="utf-8")
     write_json(folder / "report.json", report.as_json())
 
@@ -210,12 +212,11 @@ def _at_precision(job: Job, final: onnx.ModelProto) -> onnx.ModelProto:
     return cast(final, precision, inputs=batches)
 
 
-def _engine(job: Job, final: onnx.ModelProto, folder: Path) -> None:
+def _engine(job: Job, deployed: onnx.ModelProto, folder: Path) -> None:
     """`model.engine`, where the runtime builds engines."""
     backend = getattr(job.profiler, "inner", job.profiler)
     if hasattr(backend, "build"):
-        model = final if job.options.precision in ("fp32", "tf32") else _at_precision(job, final)
-        job.engine = backend.build(model, folder / "model.engine", shapes=_profiles(job))
+        job.engine = backend.build(deployed, folder / "model.engine", shapes=_profiles(job))
     elif job.options.profiler.startswith("tensorrt"):
         raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
 

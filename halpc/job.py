@@ -53,6 +53,7 @@ class Job:
     masks: Mapping[str, Mask] = field(default_factory=dict)
     plan: Plan = None  # type: ignore[assignment]
     slim: onnx.ModelProto = None
+    small: onnx.ModelProto = None  # the slim model at fixed shapes, as it is measured
     timings: Pair | None = None
     pairs: list[Pair] = field(default_factory=list)
     rounds: list[dict[str, float]] = field(default_factory=list)

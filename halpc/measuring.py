@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from halpc.closed_loop import GRID
 from halpc.errors import UsageError
 from halpc.ir.latency import Comparison
 from halpc.ir.prediction import Prediction
@@ -19,8 +20,6 @@ from passes.profile import held_back, profile
 from passes.proto import static_proto
 from profilers import profiler_for
 from profilers.bench import bench
-
-GRID = 8
 
 
 def _profiler(args: argparse.Namespace) -> Profiler:
