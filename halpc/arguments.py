@@ -99,7 +99,9 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
     data.add_argument("--std", type=_floats, metavar="R,G,B", help="of images, in 0..1")
     data.add_argument("--evaluate", type=Path, metavar="NPZ", help="inputs and labels: top-1 before and after")
-    data.add_argument("--no-recover", action="store_true", help="do not refit weights on the calibration inputs")
+    data.add_argument("--recover", choices=("refit", "bias", "off"), default="refit", help="what the calibration "
+                      "inputs adjust: weights and biases (default), biases alone (cheap), or nothing")  # fmt: skip
+    data.add_argument("--no-recover", action="store_const", const="off", dest="recover", help="the same as off")
     _device_arguments(parser)
     device = parser.add_argument_group("latency table")
     device.add_argument("--table", type=Path, metavar="FILE", help="latency table taken earlier, or elsewhere")
@@ -237,7 +239,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         steps=args.steps,
         table=args.table,
         accept_foreign_table=args.accept_table_from_other_device,
-        recover=not args.no_recover,
+        recover=args.recover,
         renormalise=args.allow_renormalisation,
         percentile=args.percentile,
         resume=getattr(args, "resume", None),

@@ -31,7 +31,7 @@ from passes.data_score import score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.proto import proto_of, save_proto, static_proto
-from passes.recover import recover
+from passes.recover import check_count, recover
 from passes.recovery.uses import uses_of
 from passes.score import DATA_SCORES, combined, continued, from_channels, score_from_file, score_from_weights
 from passes.vanish import vanishable
@@ -93,6 +93,8 @@ def _load(job: Job) -> None:
         job.calibration = load_calibration(
             options.calibration, whole, mean=options.mean, std=options.std, shape=job.model.shapes
         )
+        if options.recover != "off":
+            check_count(job.calibration)
     if options.evaluate is not None:
         job.labelled = load_labelled(options.evaluate, whole)
 
@@ -151,7 +153,7 @@ def _profile(job: Job) -> None:
 
 def _recover(job: Job) -> None:
     """Refit the slim model's weights on the calibration inputs; its shapes and so its latency stay."""
-    if job.calibration is None or not job.options.recover or not job.plan.keep:
+    if job.calibration is None or job.options.recover == "off" or not job.plan.keep:
         return
     original = proto_of(job.model.graph, job.model.header)
 
@@ -159,7 +161,8 @@ def _recover(job: Job) -> None:
         done, total = (int(a) for a in args[:2] if isinstance(a, int))
         job.progress("recover", done, total)
 
-    job.recovery = recover(original, job.slim, job.plan.keep, job.calibration, progress=progress)
+    mode = job.options.recover
+    job.recovery = recover(original, job.slim, job.plan.keep, job.calibration, mode=mode, progress=progress)
 
 
 def _verify(job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from halpc.units import Budget
 
@@ -37,7 +38,7 @@ class Options:
         steps: pruning steps of `halp`.
         table: a latency table taken earlier.
         accept_foreign_table: use it even if it is of another device.
-        recover: refit weights on the calibration inputs.
+        recover: `refit` weights and biases on the calibration inputs, correct only the `bias`, or `off`.
         renormalise: let axes under a mean or LayerNorm shrink; the result is approximate.
         percentile: which percentile of the measured latency must meet the budget.
         rounds: most rounds of measuring and correcting.
@@ -69,7 +70,7 @@ class Options:
     steps: int = 1
     table: Path | None = None
     accept_foreign_table: bool = False
-    recover: bool = True
+    recover: Literal["refit", "bias", "off"] = "refit"
     renormalise: bool = False
     percentile: float = 50.0
     rounds: int = 5

@@ -151,7 +151,9 @@ def recover(
     chosen = replace(options or Options(), mode=mode)
     model = onnx.ModelProto()
     model.CopyFrom(slim)
-    samples = _samples(calibration, chosen)
+    if chosen.mode != "off":
+        check_count(calibration)
+    samples = Samples.split(calibration, held_share=chosen.held_share, batch=chosen.batch, seed=chosen.seed)
     reports: list[LayerReport] = []
     if chosen.mode != "off":
         reports = list(_sweep(original, model, keep, samples, chosen, progress))
@@ -163,13 +165,17 @@ def recover(
     return Recovery(model, tuple(reports), before, after, time.perf_counter() - started)
 
 
-def _samples(calibration: Calibration, options: Options) -> Samples:
-    if len(calibration) < LEAST_SAMPLES and options.mode != "off":
+def check_count(calibration: Calibration) -> None:
+    """Whether there are enough samples to fit on and to check on.
+
+    Raises:
+        CalibrationError: there are not; says how many are needed.
+    """
+    if len(calibration) < LEAST_SAMPLES:
         raise CalibrationError(
             f"{calibration.source}: {len(calibration)} samples are too few for least squares; at least {LEAST_SAMPLES} "
-            "are needed, a few hundred are better (or --no-recover)."
+            "are needed, a few hundred are better (or --recover off)."
         )
-    return Samples.split(calibration, held_share=options.held_share, batch=options.batch, seed=options.seed)
 
 
 def _sweep(

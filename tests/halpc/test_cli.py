@@ -28,6 +28,12 @@ def compiled(network: Path, *arguments: str) -> tuple[int, Path]:
     return main(["compile", str(network), "-o", str(out), "-q", *arguments]), out
 
 
+def calibration(network: Path, count: int = 128) -> str:
+    path = network.parent / "c.npz"
+    np.savez(path, x=np.random.default_rng(0).standard_normal((count, 3, 8, 8)).astype(np.float32))
+    return str(path)
+
+
 def test_half_the_macs_are_met_and_everything_is_written(network: Path) -> None:
     code, out = compiled(network, "--macs", "50%")
     assert code == 0
@@ -215,12 +221,33 @@ def test_schedule_falls_geometrically(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_calibration_inputs_recover_and_are_reported(network: Path) -> None:
-    rng = np.random.default_rng(0)
-    np.savez(network.parent / "c.npz", x=rng.standard_normal((128, 3, 8, 8)).astype(np.float32))
-    code, out = compiled(network, "--macs", "50%", "--calibration", str(network.parent / "c.npz"))
+    code, out = compiled(network, "--macs", "50%", "--calibration", calibration(network))
     recovery = json.loads((out / "report.json").read_text())["recovery"]
     assert code == 0
     assert recovery["error_after"] < recovery["error_before"]
+
+
+@pytest.mark.parametrize(("how", "actions"), [("bias", {"bias", "kept"}), ("refit", {"refit", "bias", "kept"})])
+def test_recover_says_what_may_be_adjusted(network: Path, how: str, actions: set[str]) -> None:
+    code, out = compiled(network, "--macs", "50%", "--calibration", calibration(network), "--recover", how)
+    layers = json.loads((out / "report.json").read_text())["recovery"]["layers"]
+    assert code == 0
+    assert how in {layer["action"] for layer in layers} <= actions
+
+
+@pytest.mark.parametrize("how", [("--recover", "off"), ("--no-recover",)])
+def test_recovery_can_be_switched_off(network: Path, how: tuple[str, ...]) -> None:
+    code, out = compiled(network, "--macs", "50%", "--calibration", calibration(network, count=4), *how)
+    assert code == 0
+    assert json.loads((out / "report.json").read_text())["recovery"] is None
+
+
+def test_too_few_samples_are_refused_before_anything_is_measured(
+    network: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halpc.compile.couple", lambda *args, **kw: pytest.fail("went on"))
+    assert compiled(network, "--macs", "50%", "--calibration", calibration(network, count=5))[0] == 3
+    assert "at least 8 are needed" in capsys.readouterr().err
 
 
 def test_calibration_of_another_name_is_refused(network: Path) -> None:
