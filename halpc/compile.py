@@ -169,7 +169,7 @@ def _verify(job: Job) -> None:
     """slim = masked, before recovery touches a weight."""
     real = [] if job.calibration is None else list(islice(job.calibration.batches(VERIFY_BATCH), 1))
     approximate = bool(job.coupling.renormalised)
-    job.verification = verify(job.model, job.plan, job.slim, inputs=real, approximate=approximate)
+    job.verification = verify(job.model, job.coupling, job.plan, job.slim, inputs=real, approximate=approximate)
 
 
 def _evaluate(job: Job) -> None:

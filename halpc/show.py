@@ -108,6 +108,12 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield f"importance  {report.importance_kept:.1%} kept, {gap}"
     error, noise = report.verification["max_relative_error"], report.verification["tolerance"]
     yield f"verified    slim = masked original within {error:.1e} ({noise:.0e} is float noise)"
+    selections, unseen = report.verification["selections"], report.verification["hidden_selections"]
+    if selections:
+        nodes, error = len({s["node"] for s in selections}), max(s["error"] for s in selections)
+        yield f"            {nodes} node(s) that select: compared at what they read, within {error:.1e}"
+    if unseen:
+        yield f"            {unseen} node(s) that select inside If, Loop or Scan: each model chose for itself"
     if report.recovery is not None:
         before, after = report.recovery["error_before"], report.recovery["error_after"]
         yield f"recovered   output error {before:.3g} → {after:.3g} on held-back inputs"

@@ -16,19 +16,35 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import helper
 
 from halpc.errors import VerificationError
+from halpc.ir.dims import Mask, mask
+from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.feeds import random_feeds
 from passes.proto import fits, proto_of
 from passes.runtime import session_of
+from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.weights import array_of, dtype_name, put
 
 Outputs = list[NDArray[Any]]
+Values = dict[str, NDArray[Any]]
 NOISE_FACTOR = 30.0
 FLOOR = {"float16": 2e-2}
 NUDGE = {"float16": 1e-3}
+CEILING = 0.05  # no network's noise excuses more
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One operand of a node that selects: how far slim is from masked there, relative, and what is allowed."""
+
+    node: str
+    operand: int
+    error: float
+    tolerance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +55,29 @@ class Verification:
         max_relative_error: largest |slim − masked| over an output's largest magnitude.
         tolerance: what the network's own noise allows, in the same measure.
         runs: how many input sets were compared.
+        selections: what nodes that select (TopK, comparisons, …) read; both models went on with the same numbers there.
+        hidden_selections: such nodes inside If, Loop and Scan: both models made their own choices there.
     """
 
     max_relative_error: float
     tolerance: float
     runs: int
+    selections: tuple[Selection, ...] = ()
+    hidden_selections: int = 0
 
     @property
     def passed(self) -> bool:
-        """Whether slim equals masked within the network's noise."""
-        return self.max_relative_error <= self.tolerance
+        """Whether slim equals masked within the network's noise, at the outputs and wherever it selects."""
+        return self.max_relative_error <= self.tolerance and all(s.error <= s.tolerance for s in self.selections)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One input set and what the masked original makes of it."""
+
+    feeds: Values
+    outputs: Outputs
+    held: Values
 
 
 def masked(model: Model, plan: Plan) -> gs.Graph:
@@ -70,6 +99,7 @@ def _is_weight(tensor: gs.Constant) -> bool:
 
 def verify(
     model: Model,
+    coupling: Coupling,
     plan: Plan,
     slim: onnx.ModelProto,
     *,
@@ -80,41 +110,169 @@ def verify(
     """Compare slim with masked on random inputs, and on given ones.
 
     Args:
+        coupling: says which entries of the tensors that nodes select by are left.
         seeds: how many sets of random inputs.
         inputs: real inputs to compare on as well (calibration inputs).
         approximate: the user allowed statistics to change: the difference is reported, not judged.
 
     Raises:
-        VerificationError: they differ by more than the network's noise, or slim does not load.
+        VerificationError: they differ by more than the network's noise, or slim does not load or run.
     """
-    original = session_of(proto_of(masked(model, plan), model.header), optimise=False)
-    type_ = _coarsest(model)
-    runs: list[tuple[dict[str, NDArray[Any]], Outputs]] = []
-    tolerance = FLOOR.get(type_, 2e-5)
-    random = [random_feeds(original, model.shapes, seed=seed) for seed in range(seeds)]
-    for seed, feeds in enumerate([*random, *map(dict, inputs)]):
-        expected = original.run(None, feeds)
-        noise = difference(expected, original.run(None, _nudged(feeds, seed, NUDGE.get(type_, 1e-6))))
-        tolerance = max(tolerance, NOISE_FACTOR * noise)
-        runs.append((feeds, expected))
+    original = proto_of(masked(model, plan), model.header)
+    unseen = hidden(original.graph)
+    names = [o.name for o in original.graph.output]
+    # an approximate model's drift is a figure for people: it keeps its own choices
+    runs, cuts = _reference(original, model, () if approximate else cuts_of(original), seeds, inputs)
+    cuts = [cut for cut in cuts if all(_maps(cut.tensor, run.held[cut.tensor], coupling, plan) for run in runs)]
+    noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
     del original  # two models above 2 GB need not be in memory together
-    session = _session(slim)
-    worst = max(difference(expected, session.run(None, feeds)) for feeds, expected in runs)
-    result = Verification(worst, min(tolerance, 0.05), len(runs))
+    worst, error_at = _errors(slim, names, runs, cuts, coupling, plan)
+
+    floor = FLOOR.get(_coarsest(model), 2e-5)
+    selections = tuple(
+        Selection(cut.node, cut.operand, error, min(max(floor, NOISE_FACTOR * noise_at[cut]), CEILING))
+        for cut, error in error_at.items()
+    )
+    result = Verification(worst, min(max(floor, NOISE_FACTOR * noise), CEILING), len(runs), selections, unseen)
     if not result.passed and not approximate:
         raise VerificationError(
-            f"slim differs from the masked original by {worst:.2e} (relative), allowed {result.tolerance:.2e}; "
+            f"slim differs from the masked original {_where(result)}; "
             "nothing was written. This is a bug of halpc: please report the model"
         )
     return result
 
 
-def _session(slim: onnx.ModelProto) -> ort.InferenceSession:
+def _where(result: Verification) -> str:
+    """What was wrong, the first thing first."""
+    for selection in result.selections:
+        if selection.error > selection.tolerance:
+            return (
+                f"in operand {selection.operand} of {selection.node} by {selection.error:.2e} (relative),"
+                f" allowed {selection.tolerance:.2e}"
+            )
+    return f"by {result.max_relative_error:.2e} (relative), allowed {result.tolerance:.2e}"
+
+
+def _reference(
+    original: onnx.ModelProto,
+    model: Model,
+    cuts: Sequence[Cut],
+    seeds: int,
+    inputs: Sequence[Mapping[str, NDArray[Any]]],
+) -> tuple[list[_Run], list[Cut]]:
+    """What the masked original gives, and the cuts at which it selects by floats; `original` gets more outputs."""
+    names = [o.name for o in original.graph.output]
+    expose(original, [cut.tensor for cut in cuts])
+    session = session_of(original, optimise=False)
+    given = {v.name for v in original.graph.input}
+    inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in given))
+    random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
+    runs: list[_Run] = []
+    floats: set[str] = set()
+    for feeds in [*random, *map(dict, inputs)]:
+        values = session.run([*names, *inner], feeds)
+        seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
+        floats = {name for name, value in seen.items() if _is_float(value)}
+        held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
+        runs.append(_Run(feeds, values[: len(names)], held))
+    return runs, [cut for cut in cuts if cut.tensor in floats]
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+
+
+def _noise(
+    original: onnx.ModelProto, names: Sequence[str], runs: Sequence[_Run], cuts: Sequence[Cut], nudge: float
+) -> tuple[float, dict[Cut, float]]:
+    """How far a nudge of the inputs moves the masked original, choices held: at its outputs, and at every cut."""
+    own = hold(original, cuts, _types(runs))
+    session = session_of(original, optimise=False)
+    worst, at = 0.0, dict.fromkeys(cuts, 0.0)
+    for seed, run in enumerate(runs):
+        feeds = _nudged(run.feeds, seed, nudge)
+        outputs, values = _run(session, names, feeds, {cut.held: run.held[cut.tensor] for cut in cuts}, own)
+        worst = max(worst, difference(run.outputs, outputs))
+        for cut, value in values.items():
+            at[cut] = max(at[cut], difference([run.held[cut.tensor]], [value]))
+    return worst, at
+
+
+def _errors(
+    slim: onnx.ModelProto,
+    names: Sequence[str],
+    runs: Sequence[_Run],
+    cuts: Sequence[Cut],
+    coupling: Coupling,
+    plan: Plan,
+) -> tuple[float, dict[Cut, float]]:
+    """How far slim is from the masked original, choices held: at its outputs, and at every cut that it has."""
+    _loads(slim)
+    if cuts:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(slim)
+        slim = copy
+    own = hold(slim, cuts, _types(runs))
+    session = _session(slim)
+    worst, at = 0.0, dict.fromkeys(own, 0.0)
+    for run in runs:
+        left = {cut: _left(cut.tensor, run.held[cut.tensor], coupling, plan) for cut in own}
+        try:
+            outputs, values = _run(session, names, run.feeds, {cut.held: v for cut, v in left.items()}, own)
+        except Exception as error:  # onnxruntime raises untyped errors for what it cannot compute
+            raise VerificationError(f"the slim model does not run: {str(error).splitlines()[0]}") from error
+        worst = max(worst, difference(run.outputs, outputs))
+        for cut, value in values.items():
+            at[cut] = max(at[cut], difference([left[cut]], [value]))
+    return worst, at
+
+
+def _types(runs: Sequence[_Run]) -> dict[str, int]:
+    return {name: int(helper.np_dtype_to_tensor_dtype(v.dtype)) for run in runs for name, v in run.held.items()}
+
+
+def _run(
+    session: ort.InferenceSession, names: Sequence[str], feeds: Values, held: Values, own: Mapping[Cut, str]
+) -> tuple[Outputs, dict[Cut, NDArray[Any]]]:
+    """A model's outputs and what it would have put at every cut, with `held` in place of that."""
+    inner = [name for name in dict.fromkeys(own.values()) if name not in feeds]
+    values = session.run([*names, *inner], {**feeds, **held})
+    seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
+    return values[: len(names)], {cut: seen[name] for cut, name in own.items()}
+
+
+def _left(tensor: str, value: NDArray[Any], coupling: Coupling, plan: Plan) -> NDArray[Any]:
+    """The entries of an original tensor that slim still has."""
+    for axis, stays in _masks(tensor, value.ndim, coupling, plan).items():
+        value = value.compress(stays, axis=axis)
+    return value
+
+
+def _maps(tensor: str, value: NDArray[Any], coupling: Coupling, plan: Plan) -> bool:
+    """Whether what is left of a tensor is known at these sizes of the dynamic axes."""
+    masks = _masks(tensor, value.ndim, coupling, plan)
+    return all(value.shape[axis] == stays.size for axis, stays in masks.items())
+
+
+def _masks(tensor: str, rank: int, coupling: Coupling, plan: Plan) -> dict[int, Mask]:
+    """Masks of the axes that lose something."""
+    dims = {axis: coupling.axes.get((tensor, axis)) for axis in range(rank)}
+    masks = {axis: mask(dim, plan.masks) for axis, dim in dims.items() if dim is not None}
+    return {axis: stays for axis, stays in masks.items() if not stays.all()}
+
+
+def _loads(slim: onnx.ModelProto) -> None:
     try:
         if fits(slim):
             onnx.checker.check_model(slim)
+    except onnx.checker.ValidationError as error:
+        raise VerificationError(f"the slim model is not valid: {str(error).splitlines()[0]}") from error
+
+
+def _session(slim: onnx.ModelProto) -> ort.InferenceSession:
+    try:
         return session_of(slim, optimise=False)
-    except Exception as error:  # onnx and onnxruntime raise untyped errors for an invalid graph
+    except Exception as error:  # onnxruntime raises untyped errors for an invalid graph
         raise VerificationError(f"the slim model does not load: {str(error).splitlines()[0]}") from error
 
 

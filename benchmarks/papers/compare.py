@@ -96,7 +96,7 @@ def point(job: Job, method: str, text: str, args: argparse.Namespace) -> dict[st
            "latency_ms": after,
            "baseline_ms": before, "importance": own.selection.value, "seconds": seconds, "rounds": len(own.rounds) - 1,
            "macs": own.costs["macs"].at(own.selection.widths) / own.costs["macs"].at({}),
-           "error": verify(own.model, own.plan, own.slim).max_relative_error}  # fmt: skip
+           "error": verify(own.model, own.coupling, own.plan, own.slim).max_relative_error}  # fmt: skip
     row["top1"] = evaluate(own.slim, own.labelled).top1
     if not args.no_recover:
         calibration = own.calibration.take(slice(0, args.samples))

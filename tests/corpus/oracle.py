@@ -3,6 +3,9 @@
 Every removed slice of every weight that the plan names is set to zero in the original file: in place where the
 name is an initializer, by a multiplication with a mask where it is computed from constants. Both models run in
 onnxruntime with all optimisations off; the tolerance is the network's own float noise.
+
+Where a network chooses (TopK, thresholds, …) rounding may turn a near tie. So the pruned model's choosing nodes are
+given the numbers that the masked original has there, and its own numbers are compared as if they were outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from tests.corpus.choices import Place, led, places, shown
+
 TYPES = {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(double)": "f8", "tensor(int64)": "i8",
          "tensor(int32)": "i4",
          "tensor(uint8)": "u1", "tensor(int8)": "i1", "tensor(bool)": "?"}  # fmt: skip
@@ -24,11 +29,15 @@ SIZES = {4: 224, 5: 64}  # of dynamic axes behind the first, by rank; 32 otherwi
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """error and tolerance are relative to the largest output; `moved` is how far masking moved the output."""
+    """error and tolerance are relative to the largest output; `moved` is how far masking moved the output.
+
+    `choices`: operands of choosing nodes that were compared and then shared.
+    """
 
     error: float
     tolerance: float
     moved: float
+    choices: int = 0
 
     @property
     def sound(self) -> bool:
@@ -39,21 +48,39 @@ class Judgement:
 def judge(original: Path, plan: Path, pruned: Path, seed: int = 7) -> Judgement:
     """Compare; shapes of dynamic axes as halpc assumes them."""
     keep = json.loads(plan.read_text())["keep"]
-    before = session(onnx.load(original))
-    masked = session(mask(onnx.load(original), keep))
-    after = session(onnx.load(pruned))
-    feeds = inputs(masked, seed)
-    expected = masked.run(None, feeds)
+    whole, small = mask(onnx.load(original), keep), onnx.load(pruned)
+    feeds = inputs(session(whole), seed)
+    expected, found, values = choices(whole, small, feeds)
+    given = {f"{name}__given": value for name, value in values.items()}
     nudged = {k: (v * (1 + 1e-6 * np.sign(np.random.default_rng(1).standard_normal(v.shape)))).astype(v.dtype)
               if v.dtype.kind == "f" else v for k, v in feeds.items()}  # fmt: skip
-    noise = distance(expected, masked.run(None, nudged))
+    right = [*expected, *(values[place.ours] for place in found)]
+    moved = results(led(whole, found, values), [place.ours for place in found], nudged | given)
+    ours = results(led(small, found, values), [place.theirs for place in found], feeds | given)
     half = any(v.dtype == np.float16 for v in expected if isinstance(v, np.ndarray))
-    tolerance = max(2e-2 if half else 1e-4, 50 * noise)
-    return Judgement(
-        distance(expected, after.run(None, feeds)),
-        min(tolerance, 0.1),
-        distance(expected, before.run(None, feeds)),
-    )
+    tolerance = max(2e-2 if half else 1e-4, 50 * distance(right, moved))
+    unmasked = session(onnx.load(original)).run(None, feeds)
+    return Judgement(distance(right, ours), min(tolerance, 0.1), distance(expected, unmasked), len(found))
+
+
+def choices(
+    whole: onnx.ModelProto, small: onnx.ModelProto, feeds: dict[str, np.ndarray]
+) -> tuple[list, list[Place], dict[str, np.ndarray]]:
+    """The masked original's outputs, the places where both models choose by floats, and its numbers there."""
+    candidates = places(whole, small)
+    outputs = len(whole.graph.output)
+    ours = results(whole, [place.ours for place in candidates], feeds)
+    theirs = results(small, [place.theirs for place in candidates], feeds)[outputs:]
+    found = [place for place, a, b in zip(candidates, ours[outputs:], theirs, strict=True)
+             if a.dtype.kind == "f" and a.shape == b.shape]  # fmt: skip
+    values = {place.ours: a for place, a in zip(candidates, ours[outputs:], strict=True) if place in found}
+    return ours[:outputs], found, values
+
+
+def results(model: onnx.ModelProto, tensors: list[str], feeds: dict[str, np.ndarray]) -> list:
+    """The outputs, and behind them these tensors."""
+    names = [o.name for o in model.graph.output]
+    return session(shown(model, tensors)).run([*names, *(f"{t}__shown" for t in tensors)], feeds)
 
 
 def mask(model: onnx.ModelProto, keep: dict[str, dict[str, list[int]]]) -> onnx.ModelProto:

@@ -32,9 +32,11 @@ def check(seed: int, folder: Path) -> bool:
         masks[name][rng.integers(group.size)] = True
     plan = plan_for(model, coupling, masks)
     pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
-    verify(model, plan, pruned, seeds=1)
+    verify(model, coupling, plan, pruned, seeds=1)
     if any(model.dynamic.values()):
-        verify(replace(model, shapes={n: (3, *s[1:]) for n, s in model.shapes.items()}), plan, pruned, seeds=1)
+        verify(
+            replace(model, shapes={n: (3, *s[1:]) for n, s in model.shapes.items()}), coupling, plan, pruned, seeds=1
+        )
     return bool(plan.keep)
 
 

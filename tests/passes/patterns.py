@@ -74,9 +74,9 @@ class Solved:
             masks[name][rng.integers(group.size)] = True
         plan = plan_for(self.model, self.coupling, masks)
         pruned = gs.export_onnx(slim(self.model, self.coupling, plan), do_type_check=False)
-        result = verify(self.model, plan, pruned)
+        result = verify(self.model, self.coupling, plan, pruned)
         if sizes is not None:
-            result = verify(replace(self.model, shapes=sizes), plan, pruned)
+            result = verify(replace(self.model, shapes=sizes), self.coupling, plan, pruned)
         return pruned, result
 
 

@@ -44,7 +44,7 @@ def halved(path: Path) -> tuple[onnx.ModelProto, float]:
     coupling = couple(model.twin)
     plan = plan_for(model, coupling, {name: np.arange(g.size) % 2 == 0 for name, g in coupling.free().items()})
     result = proto_of(slim(model, coupling, plan), model.header)
-    return result, verify(model, plan, result, seeds=1).max_relative_error
+    return result, verify(model, coupling, plan, result, seeds=1).max_relative_error
 
 
 @pytest.fixture

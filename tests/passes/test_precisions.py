@@ -64,7 +64,7 @@ def pruned(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Plan,
     masks = {name: np.arange(group.size) % 4 != 1 for name, group in coupling.free().items()}
     plan = plan_for(loaded, coupling, masks)
     result = proto_of(slim(loaded, coupling, plan), loaded.header)
-    return result, plan, verify(loaded, plan, result).max_relative_error
+    return result, plan, verify(loaded, coupling, plan, result).max_relative_error
 
 
 MODELS = {

@@ -43,7 +43,7 @@ def test_slim_equals_masked_and_keeps_every_name(network: tuple[Model, Coupling]
     loaded, coupling = network
     plan = plan_for(loaded, coupling, halves(coupling))
     proto = proto_of(slim(loaded, coupling, plan), loaded.header)
-    assert verify(loaded, plan, proto).passed
+    assert verify(loaded, coupling, plan, proto).passed
     assert {t.name for t in proto.graph.initializer} == set(SHAPES)
     assert [n.name for n in proto.graph.node] == [n.name for n in model().graph.node]
 
@@ -56,7 +56,7 @@ def test_a_slim_model_with_a_wrong_weight_fails_verification(network: tuple[Mode
     values.flat[0] += 1
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, proto.graph.initializer[0].name))
     with pytest.raises(VerificationError, match="differs from the masked original"):
-        verify(loaded, plan, proto)
+        verify(loaded, coupling, plan, proto)
 
 
 def test_a_dynamic_batch_stays_dynamic(network: tuple[Model, Coupling]) -> None:
@@ -73,7 +73,7 @@ def test_a_vanished_branch_is_a_constant_and_its_nodes_are_gone(network: tuple[M
     loaded, coupling = network
     plan = plan_for(loaded, coupling, {"net.c": np.zeros(24, dtype=np.bool_), "net.a": np.arange(16) < 10})
     proto = proto_of(slim(loaded, coupling, plan), loaded.header)
-    assert verify(loaded, plan, proto).passed
+    assert verify(loaded, coupling, plan, proto).passed
     assert [n.op_type for n in proto.graph.node].count("Conv") == 1
 
 

@@ -64,7 +64,7 @@ def test_slicing_equals_zeroing(row: Row, zero: bool, weighed: bool, tmp_path: P
     plan = plan_for(model, coupling, random_masks(coupling, np.random.default_rng(0)))
     pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
     onnx.checker.check_model(pruned, full_check=True)
-    verify(model, plan, pruned, seeds=1)
+    verify(model, coupling, plan, pruned, seeds=1)
 
 
 @pytest.mark.parametrize("type_", OPAQUE)

@@ -1,0 +1,1 @@
+"""What verify needs beside it."""
