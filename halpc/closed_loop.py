@@ -1,25 +1,29 @@
 """select → slim → measure, until what was measured is within the budget and close to it.
 
-A budget given as a share is a share of the baseline as measured in the same interleaved run. A miss, on either
-side, scales the latency model to what was measured and selects again. What counts in the end is one more,
-longer measurement of the model that is written.
+A budget given as a share is a share of the baseline as measured in the same interleaved runs. A pair of models is
+measured until the interval of its latency is narrow beside the distance to the budget (`halpc/evidence.py`). A miss, on
+either side, scales the latency model to what was measured and selects again; where the noise stays wider than the
+distance, the next choice aims as much lower. What counts in the end is one more measurement of what is written.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
+import onnx_graphsurgeon as gs
 
 from halpc.casting import AtPrecision
-from halpc.ir.latency import Timing
-from halpc.ir.problem import Problem, Selection
+from halpc.errors import InfeasibleError
+from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
+from halpc.ir.problem import Problem
 from halpc.ir.table import LatencyTable, cache_path
-from halpc.job import Job, Pair
+from halpc.job import Job, Widths
 from halpc.units import spell_ms
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
@@ -31,9 +35,15 @@ from profilers import profiler_for
 log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
-CLOSE = 0.96  # a result at least this share of the limit is not improved any further
-AIM = 0.985  # what is selected for, so that noise does not carry the last measurement over the limit
-SECONDS, FINAL_SECONDS = 2.0, 4.0  # of interleaved measuring per round, and of the last word
+CLOSE = 0.97  # a result at least this share of the limit is not improved any further
+AIM = 0.985  # share of the limit that is selected for, so that noise does not carry the last measurement over it
+LEAST_AIM, HIGH_AIM = (
+    0.85,
+    0.995,
+)  # and at least, however noisy it is; and where a choice leaves much of the limit unused
+MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
+SECONDS = 0.5  # of interleaved measuring per call of the profiler
+LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 20, 60.0  # per measurement of a pair of models
 
 
 def profile_latency(job: Job) -> None:
@@ -45,8 +55,8 @@ def profile_latency(job: Job) -> None:
     job.profile_stats = profile_stats(table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:
-        baseline = job.profiler.compare([job.baseline], seconds=SECONDS / 2)[0]
-        job.costs["latency"] = profiled.cost.corrected({}, _percentile(job, baseline))
+        baseline = job.profiler.compare([job.baseline], seconds=2 * SECONDS)[0]
+        job.costs["latency"] = profiled.cost.corrected({}, baseline.percentile_ms(job.options.percentile))
 
 
 def open_table(job: Job) -> LatencyTable:
@@ -88,39 +98,81 @@ def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:
 def select_and_measure(job: Job) -> None:
     """Choose widths for every budget; where latency is one of them, measure and correct in rounds.
 
+    The best choice that met the budget, surely where there is one, is what the job is left with.
+
     Raises:
         InfeasibleError: no choice of widths fits; the message names the floor.
     """
     if job.profiler is None:
         _choose(job, {})
         return
-    best: tuple[Selection, list[Pair]] | None = None
-    limit = _limits(job)["latency"]
+    limit, aim = _limits(job)["latency"], AIM
     for number in range(1, job.options.rounds + 1):
         job.progress("select", number, job.options.rounds)
-        _choose(job, {"latency": AIM * limit})
-        measured, limit = _round(job, number)
-        met = measured <= limit
-        if met and (best is None or job.selection.value > best[0].value):
-            best = job.selection, job.pairs
-        if met and (measured >= CLOSE * limit or _whole(job)):
+        try:
+            _choose(job, {"latency": aim * limit})
+        except InfeasibleError:
+            if not any(trial.evidence.met for trial in job.trials.values()):
+                raise
             break
-        job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, measured)
-    if best is not None and best[0] is not job.selection:
-        job.selection, job.pairs = best
+        again = _widths(job) in job.trials
+        found = _round(job, number)
+        if found.sure and (found.share >= CLOSE or again or _whole(job)):
+            break
+        if found.sure:
+            aim = max(aim, HIGH_AIM)
+        elif not found.decided:
+            aim = max(LEAST_AIM, min(aim, math.exp(-MARGIN * found.noise)))
+        limit = found.limit_ms
+        job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, found.share * limit)
+    _take_best(job)
+
+
+def _round(job: Job, number: int) -> Evidence:
+    """Measure the choice until the noise no longer matters; what was measured of it before counts as well."""
+    known = job.trials.get(_widths(job))
+    predicted = job.costs["latency"].at(job.selection.widths)
+    found = _measure(job, () if known is None else known.pairs)
+    job.rounds.append({"predicted_ms": predicted, **found.as_json()})
+    log.info(
+        "round %d: predicted %s, measured %s of %s, noise %.2f %%", number,
+        *map(spell_ms, (predicted, found.measured_ms, found.limit_ms)), 100 * found.noise,
+    )  # fmt: skip
+    return found
+
+
+def _measure(job: Job, pairs: Sequence[Pair]) -> Evidence:
+    """Baseline and slim model interleaved, again and again, on top of `pairs`; the trial is kept."""
+    budget = job.options.budget("latency")
+    assert budget is not None
+    taken, calls, deadline = list(pairs), 0, time.monotonic() + PATIENCE_S
+    while True:
+        before, after = job.profiler.compare([job.baseline, job.small], seconds=SECONDS)
+        taken.append((before, after))
+        calls += 1
+        found = weigh(taken, budget, job.options.percentile)
+        if calls >= LEAST_CALLS and (found.decided or calls >= MOST_CALLS or time.monotonic() > deadline):
+            break
+    job.timings = pooled([p[0] for p in taken]), pooled([p[1] for p in taken])
+    job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found)
+    return found
+
+
+def _take_best(job: Job) -> None:
+    """Go back to the best choice so far: of most value among those surely within the budget, else the likeliest."""
+    trials = list(job.trials.values())
+    sure = [trial for trial in trials if trial.evidence.sure]
+    met = [trial for trial in trials if trial.evidence.met]
+    if not met:
+        return
+    best = max(sure, key=lambda t: t.selection.value) if sure else min(met, key=lambda t: t.evidence.high)
+    if best.selection is not job.selection:
+        job.selection = best.selection
         _slim(job)
 
 
-def _round(job: Job, number: int) -> tuple[float, float]:
-    """Measure the choice, and once more where it seems to be within the budget; its latency and the limit."""
-    job.pairs = []
-    predicted = job.costs["latency"].at(job.selection.widths)
-    measured, limit = _measure(job, SECONDS)
-    if measured <= limit:
-        measured, limit = _measure(job, FINAL_SECONDS)
-    job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
-    log.info("round %d: predicted %s, measured %s of %s", number, *map(spell_ms, (predicted, measured, limit)))
-    return measured, limit
+def _widths(job: Job) -> Widths:
+    return tuple(sorted(job.selection.widths.items()))
 
 
 def _whole(job: Job) -> bool:
@@ -159,58 +211,45 @@ def _slim(job: Job) -> None:
         job.small = static_proto(graph, job.model.shapes, job.model.header)
 
 
-def _measure(job: Job, seconds: float) -> tuple[float, float]:
-    """Baseline and slim model interleaved, once more; by all runs so far, the slim one's latency and its limit."""
-    before, after = job.profiler.compare([job.baseline, job.small], seconds=seconds)
-    job.pairs = [*job.pairs, (before, after)]
-    job.timings = before, after = pooled([p[0] for p in job.pairs]), pooled([p[1] for p in job.pairs])
-    budget = job.options.budget("latency")
-    assert budget is not None
-    return _percentile(job, after), budget.limit(_percentile(job, before))
-
-
-def _percentile(job: Job, timing: Timing) -> float:
-    return timing.percentile_ms(job.options.percentile)
-
-
 def judge(job: Job) -> None:
-    """The last word: baseline and slim model measured longer, all runs of this pair of models counted together."""
+    """The last word: the model that is written, measured again beside the baseline.
+
+    Recovery gives weights new values and may add a bias, so a recovered model is measured from nothing; one that is
+    as it was measured in the rounds adds to what they found.
+    """
     if job.profiler is None:
         return
-    measured, limit = _measure(job, FINAL_SECONDS)
-    job.limits["latency"] = limit
+    known: tuple[Pair, ...] = job.trials[_widths(job)].pairs
+    if job.recovery is not None:
+        job.small = static_proto(gs.import_onnx(job.recovery.model), job.model.shapes, job.model.header)
+        known = ()
     predicted = job.costs["latency"].at(job.selection.widths)
-    job.rounds.append({"limit_ms": limit, "predicted_ms": predicted, "measured_ms": measured})
-    assert job.timings is not None
-    noise = max(timing.spread for timing in job.timings)
-    if noise > abs(measured / limit - 1):
-        job.note(f"the machine's noise ({noise:.1%} between rounds) is larger than the distance to the budget")
-
-
-def pooled(timings: Sequence[Timing]) -> Timing:
-    """All runs of several measurements of one model as one."""
-    first = timings[0]
-    if len(timings) == 1:
-        return first
-    samples = np.concatenate([t.samples_ms for t in timings])
-    return Timing(samples, f"{first.regime}; {len(timings)} such measurements together")
+    found = job.evidence = _measure(job, known)
+    job.limits["latency"] = found.limit_ms
+    job.rounds.append({"predicted_ms": predicted, **found.as_json()})
+    if found.met and not (found.sure or _whole(job)):
+        job.note(
+            f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"
+            f" the budget: on a quiet machine the latency may be up to {max(found.high - 1, 0):.1%} over it"
+        )
 
 
 def tighten(job: Job) -> None:
     """Take the last measurement into the latency model, so that the next choice is that much narrower."""
-    measured = job.rounds[-1]["measured_ms"]
-    job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, measured)
+    assert job.evidence is not None
+    job.costs["latency"] = job.costs["latency"].corrected(
+        job.selection.widths, job.evidence.share * job.evidence.limit_ms
+    )
     job.note("the last measurement missed the budget by noise: selected once more")
 
 
 def status(job: Job) -> str:
     """`met`, `over budget`, `slower`, or `predicted` where latency was limited and could not be measured."""
-    if job.profiler is None or job.timings is None:
+    if job.profiler is None or job.evidence is None:
         return "predicted" if "latency" in job.limits else "met"
-    before, after = (_percentile(job, t) for t in job.timings)
-    if after > before and not _whole(job):
+    if job.evidence.measured_ms > job.evidence.baseline_ms and not _whole(job):
         return "slower"
-    return "met" if after <= job.limits["latency"] else "over budget"
+    return "met" if job.evidence.met else "over budget"
 
 
 def table_json(job: Job) -> dict[str, Any]:

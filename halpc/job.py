@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import onnx
 
+from halpc.evidence import Evidence, Pair, Trial
 from halpc.ir.cost import CostModel
 from halpc.ir.dims import Mask
 from halpc.ir.groups import Coupling
-from halpc.ir.latency import Timing
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from halpc.ir.problem import Selection
@@ -21,7 +21,7 @@ from halpc.options import Options
 
 log = logging.getLogger(__name__)
 
-Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
+Widths: TypeAlias = tuple[tuple[str, int], ...]  # (group, width), sorted: what a choice is known by
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -55,13 +55,21 @@ class Job:
     slim: onnx.ModelProto = None
     small: onnx.ModelProto = None  # the slim model at fixed shapes, as it is measured
     timings: Pair | None = None
-    pairs: list[Pair] = field(default_factory=list)
+    trials: dict[Widths, Trial] = field(default_factory=dict)
+    evidence: Evidence | None = None  # of the model that is written
     rounds: list[dict[str, float]] = field(default_factory=list)
     verification: Any = None
     recovery: Any = None
     engine: Any = None
     accuracy: tuple[float, float] | None = None
     profile_stats: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, options: Options) -> Job:
+        """A copy of a prepared job for other options: what was learnt of the latency goes along, no measurement."""
+        return replace(
+            self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None, engine=None,
+            accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
+        )  # fmt: skip
 
     def note(self, sentence: str) -> None:
         """Something that a reader of the report must not miss."""

@@ -76,7 +76,7 @@ def sweep(options: Options, resource: str, texts: Sequence[str], progress: Progr
 def _point(job: Job, budget: Budget, out: Path) -> Point:
     """One budget, from the prepared job."""
     place = out / budget.text.replace("%", "pct").replace("/", "_")
-    own = at_budget(job, budget, place)
+    own = job.at(replace(job.options, budgets=(budget,), out=place))
     try:
         report = finish(own)
     except InfeasibleError as error:
@@ -88,12 +88,6 @@ def _point(job: Job, budget: Budget, out: Path) -> Point:
     except OverBudgetError as error:
         return Point(budget.text, "slower", report, str(error))
     return Point(budget.text, report.status, report)
-
-
-def at_budget(job: Job, budget: Budget, out: Path) -> Job:
-    """A copy of a prepared job for another budget; what was learnt of the latency goes along."""
-    return replace(job, options=replace(job.options, budgets=(budget,), out=out), rounds=[], seconds=dict(job.seconds),
-                   costs=dict(job.costs), notes=list(job.notes))  # fmt: skip
 
 
 def fastest_within(options: Options, resource: str, max_drop: float, progress: Progress = silent) -> Report:
@@ -112,7 +106,8 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
         low, high = 0.02, 1.0
         while high - low > RESOLUTION:
             share = (low + high) / 2
-            found = _within(at_budget(job, Budget(resource, share, None, f"{100 * share:.4g}%"), options.out), max_drop)
+            budget = Budget(resource, share, None, f"{100 * share:.4g}%")
+            found = _within(job.at(replace(options, budgets=(budget,))), max_drop)
             if found is None:
                 low = share
             else:

@@ -109,7 +109,7 @@ def point(job: Job, method: str, text: str, args: argparse.Namespace) -> dict[st
 def at(job: Job, budget: Budget, solver: str, steps: int) -> Job:
     """The prepared job for one budget and solver."""
     options = replace(job.options, budgets=(budget,), solver=solver, steps=steps)
-    return replace(job, options=options, rounds=[], costs=dict(job.costs), notes=[])
+    return job.at(options)
 
 
 class using:  # noqa: N801  (a context manager, read as a word)
