@@ -26,20 +26,30 @@ Rows32 = NDArray[np.float32]
 class Rows:
     """Rows of one layer kept in memory, those to fit on ([0]) apart from those held back ([1]).
 
-    Per batch: inputs float32[groups, n, unknowns], targets and bounds float32[groups, n, outputs].
+    Per batch: inputs float32[groups, n, unknowns] less `centre`, targets and bounds float32[groups, n, outputs].
     """
 
     parts: tuple[list[tuple[Rows32, ...]], list[tuple[Rows32, ...]]] = field(default_factory=lambda: ([], []))
+    centre: Rows32 | None = None
 
     def add(self, part: int, *rows: Rows32) -> None:
         """Takes in one batch: inputs, targets, lower bounds, upper bounds."""
-        self.parts[part].append(rows)
+        x, *others = rows
+        if self.centre is None:
+            self.centre = x.mean(axis=1, keepdims=True)
+        self.parts[part].append((x - self.centre, *others))
+
+    def absorb(self, weights: Array, bias: Array) -> tuple[Rows32, Rows32]:
+        """Weights, and the bias that goes with centred inputs, float32[groups, 1, outputs]."""
+        assert self.centre is not None
+        return weights.astype(np.float32), (bias[:, np.newaxis] + self.centre @ weights).astype(np.float32)
 
     def error(self, weights: Array, bias: Array) -> float:
         """Squared error per row of the clipped outputs, on what was held back, summed over outputs."""
         total, count = 0.0, 0
+        w, b = self.absorb(weights, bias)
         for x, y, low, high in self.parts[1]:
-            difference = np.clip(_output(x, weights, bias), low, high) - np.clip(y, low, high)
+            difference = np.clip(x @ w + b, low, high) - np.clip(y, low, high)
             total += float(np.square(difference, dtype=np.float64).sum())
             count += x.shape[1]
         return total / max(count, 1)
@@ -48,10 +58,6 @@ class Rows:
         """Variance of the clipped targets, on what was held back, summed over outputs."""
         clipped = np.concatenate([np.clip(y, low, high) for _, y, low, high in self.parts[1]], axis=1)
         return float(clipped.var(axis=1, dtype=np.float64).sum())
-
-
-def _output(x: Rows32, weights: Array, bias: Array) -> Rows32:
-    return x @ weights.astype(np.float32) + bias.astype(np.float32)[:, np.newaxis]
 
 
 def refine(
@@ -75,11 +81,14 @@ def refine(
 def _censored_moments(rows: Rows, normal: Normal, weights: Array, bias: Array) -> tuple[Array, Array]:
     """Mean products of centred inputs with the censored targets, and the targets' means."""
     xy, total, count = np.zeros_like(weights), np.zeros_like(bias), 0
-    centre = normal.x.astype(np.float32)[:, np.newaxis]
+    w, b = rows.absorb(weights, bias)
     for x, y, low, high in rows.parts[0]:
-        now = _output(x, weights, bias)
+        now = x @ w + b
         wanted = np.where(y <= low, np.minimum(now, low), np.where(y >= high, np.maximum(now, high), y))
-        xy += (x - centre).transpose(0, 2, 1) @ wanted
+        xy += x.transpose(0, 2, 1) @ wanted
         total += wanted.sum(axis=1, dtype=np.float64)
         count += x.shape[1]
-    return xy / max(count, 1), total / max(count, 1)
+    assert rows.centre is not None
+    beyond = normal.x - rows.centre[:, 0]  # the mean, as seen from the centre
+    mean = total / max(count, 1)
+    return xy / max(count, 1) - beyond[:, :, np.newaxis] * mean[:, np.newaxis], mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from passes.recovery.gram import Moments
 from passes.recovery.layers import Layer
 
 LEAST_ROWS = 10_000
+CHUNK_ROWS = 1024
 Sink: TypeAlias = Callable[..., None]
 
 
@@ -60,22 +61,55 @@ class Samples:
             sink: gets the rows too: 0 or 1 for held back, inputs, targets and the additional arrays.
         """
         random = np.random.default_rng((self.seed, number))
-        both: list[Moments] = []
+        gathered: Gathered | None = None
         most = 0
         for index, (data, target, *more) in enumerate(pairs):
-            if not both:
+            if gathered is None:
                 in_all = len(target) * self.count / len(next(iter(self.batches[0].values())))
                 most = max(1, round(limit / in_all))
             picks = draw(len(target), layer.flat(target).shape[1], most, random)
             rows, wanted = layer.rows(data, layer.sizes(target), picks), layer.targets(target, picks)
-            if not both:
+            if gathered is None:
                 shifts = rows.mean(axis=1, dtype=np.float64), wanted.mean(axis=1, dtype=np.float64)
-                both = [Moments.empty(*shifts), Moments.empty(*shifts)]
-            part = int(index >= self.held_from)
-            both[part].add(rows, wanted)
-            if sink is not None:
-                sink(part, rows, wanted, *(layer.targets(array, picks) for array in more))
-        return both[0], both[1]
+                gathered = Gathered((Moments.empty(*shifts), Moments.empty(*shifts)), sink)
+            gathered.add(int(index >= self.held_from), rows, wanted, *(layer.targets(array, picks) for array in more))
+        assert gathered is not None
+        gathered.flush()
+        return gathered.both
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Rows of several batches together: products of few rows would cost more in adding up than in multiplying.
+
+    Attributes:
+        both: moments of the rows to fit on and of those held back.
+        sink: gets the same rows.
+    """
+
+    both: tuple[Moments, Moments]
+    sink: Sink | None
+    _part: int = 0
+    _waiting: list[tuple[NDArray[np.float32], ...]] = field(default_factory=list)
+
+    def add(self, part: int, *arrays: NDArray[np.float32]) -> None:
+        """Takes in one batch: inputs, targets and more, each float32[groups, n, ·]."""
+        if part != self._part:
+            self.flush()
+        self._part = part
+        self._waiting.append(arrays)
+        if sum(rows.shape[1] for rows, *_ in self._waiting) >= max(CHUNK_ROWS, arrays[0].shape[2]):
+            self.flush()
+
+    def flush(self) -> None:
+        """Works off what waits."""
+        if not self._waiting:
+            return
+        rows, targets, *more = (np.concatenate(each, axis=1) for each in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        self.both[self._part].add(rows, targets)
+        if self.sink is not None:
+            self.sink(self._part, rows, targets, *more)
 
 
 def draw(samples: int, positions: int, most: int, random: np.random.Generator) -> NDArray[np.int64]:

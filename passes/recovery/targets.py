@@ -20,6 +20,9 @@ from passes.recovery.layers import Layer
 from passes.recovery.segments import Tensors, reads
 
 
+SUMS = frozenset({"Add", "Sum"})
+
+
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One node between a layer's output and its target.
@@ -110,7 +113,7 @@ def sum_target(layer: Layer, constants: Constants, shapes: Mapping[str, Sequence
         node = constants.node(reader)
         if node.op_type == "BatchNormalization" and node.input[0] == tensor and _own_statistics(node, constants):
             hops.append(Hop(node=reader))
-        elif node.op_type == "Add" and (other := _other(node, tensor)) in early and _same(shapes, tensor, other):
+        elif node.op_type in SUMS and (other := _other(node, tensor)) in early and _same(shapes, tensor, other):
             hops.append(Hop(other=other))
             best = Target(node.output[0], tuple(hops))
         else:
@@ -155,7 +158,7 @@ def _own_statistics(node: onnx.NodeProto, constants: Constants) -> bool:
 
 def _other(node: onnx.NodeProto, tensor: str) -> str:
     others = [name for name in node.input if name != tensor]
-    return others[0] if len(others) == 1 else ""
+    return others[0] if len(others) == 1 and len(node.input) == 2 else ""
 
 
 def _same(shapes: Mapping[str, Sequence[Any]], one: str, two: str) -> bool:

@@ -175,9 +175,10 @@ def _residual() -> onnx.ModelProto:
 RESIDUAL_KEEP = {"a": {0: KEPT}, "p": {1: KEPT}, "b": {0: KEPT, 1: KEPT}, "d": {1: KEPT}}
 
 
-def test_the_last_layer_of_a_branch_repairs_the_sum() -> None:
+@pytest.mark.parametrize("sum_of_two", ["Add", "Sum"])
+def test_the_last_layer_of_a_branch_repairs_the_sum(sum_of_two: str) -> None:
     """Two channels cannot carry the shortcut of three inputs; the branch still sees all three."""
-    body = "u = Conv(x, a)\n s = Conv(u, p)\n h = Conv(x, b)\n v = Conv(h, d)\n y = Add(v, s)"
+    body = f"u = Conv(x, a)\n s = Conv(u, p)\n h = Conv(x, b)\n v = Conv(h, d)\n y = {sum_of_two}(v, s)"
     shapes = {"a": (8, 3, 1, 1), "p": (6, 8, 1, 1), "b": (8, 3, 1, 1), "d": (6, 8, 1, 1)}
     random = np.random.default_rng(21)
     model = _model(body, "3,8,8", **{name: random.normal(size=shape) for name, shape in shapes.items()})
