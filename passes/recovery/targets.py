@@ -19,7 +19,6 @@ from passes.recovery.constants import Constants
 from passes.recovery.layers import Layer
 from passes.recovery.segments import Tensors, reads
 
-
 SUMS = frozenset({"Add", "Sum"})
 
 
