@@ -17,6 +17,7 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
 from halpc.ir.model import Model
+from passes.loading.branches import inline_branches
 from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
@@ -47,9 +48,12 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
         proto = onnx.inliner.inline_local_functions(proto)
     graph = _import(proto)
     static, dynamic = _static_shapes(graph, dict(shapes or {}), batch)
+    sizes = [_varied(graph, static, dynamic, step) for step in (1, 2)] if any(dynamic.values()) else []
+    if inline_branches(graph, lambda: [interpret(graph, each) for each in (static, *sizes)]):
+        _tidy(graph)
     known = _interpret(graph, static)
     make_explicit(graph, known.tensors)
-    variants = [_vary(graph, static, dynamic, step) for step in (1, 2)] if any(dynamic.values()) else []
+    variants = [interpret(graph, each) for each in sizes]
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
@@ -160,6 +164,11 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
     """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
     graph = gs.import_onnx(proto)
     graph.ir_version = max(int(proto.ir_version), 8)
+    return _tidy(graph)
+
+
+def _tidy(graph: gs.Graph) -> gs.Graph:
+    """Unique node names, literals as constants, topological order."""
     _constants(graph)
     graph.cleanup().toposort()
     taken: set[str] = set()
@@ -256,10 +265,10 @@ def _interpret(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Knowle
     return known
 
 
-def _vary(
+def _varied(
     graph: gs.Graph, static: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, tuple[int, ...]], step: int
-) -> Knowledge:
-    """The same at other sizes of the dynamic axes, to tell what depends on them."""
+) -> dict[str, tuple[int, ...]]:
+    """Input shapes at other sizes of the dynamic axes, to tell what depends on them."""
     symbols: dict[object, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for tensor in graph.inputs:
@@ -268,7 +277,7 @@ def _vary(
             key = tensor.shape[i] if isinstance(tensor.shape[i], str) else (tensor.name, i)
             sizes[i] = symbols.setdefault(key, sizes[i] + step if i == 0 else sizes[i] + 32 * step)
         shapes[tensor.name] = tuple(sizes)
-    return interpret(graph, shapes)
+    return shapes
 
 
 def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:
