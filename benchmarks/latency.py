@@ -40,7 +40,8 @@ NETWORKS = {
 RANDOM = {"mobilenetv2-224": mobilenetv2, "resnet50-224": resnet50}
 HEAD = (
     "| network | baseline | samples | profiling | repeated measurement differs by: median, nine in ten "
-    "| predicted: median, nine in ten, R² | after one correction: median, nine in ten, R² |\n|---|---|---|---|---|---|---|"
+    "| predicted: median, nine in ten, R² | after one correction: median, nine in ten, R² |\n"
+    "|---|---|---|---|---|---|---|"
 )
 BEGIN, END = "<!-- written by benchmarks/latency.py -->", "<!-- end -->"
 Facts = dict[str, Any]

@@ -260,7 +260,14 @@ def table_json(job: Job) -> dict[str, Any]:
         "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
         "rounds": job.rounds,
         "costs": {
-            name: {"unit": c.unit, "fixed": c.fixed, "scale": c.scale, "baseline": c.at({}), "steps": dict(c.steps)}
+            name: {
+                "unit": c.unit,
+                "fixed": c.fixed,
+                "scale": c.scale,
+                "power": c.power,
+                "baseline": c.at({}),
+                "steps": dict(c.steps),
+            }
             for name, c in job.costs.items()
         },
     }

@@ -55,7 +55,7 @@ def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
         "limit": job.limits[resource],
         "unit": UNITS[resource],
         "asked": text,
-        "predicted": job.selection.spent[resource],
+        "predicted": job.costs[resource].at(job.selection.widths),
     }
 
 
