@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, nnls
 
 from halpc.ir.cost import CostModel
 from halpc.ir.dims import Dim, width
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LOWEST: Final = 0.2
 _PRIOR: Final = 0.7  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
+_FACTOR_PRIOR: Final = 0.2
 _POWER_PRIOR: Final = 0.1
 _LEAST_SPREAD: Final = 1e-3
 _OVERHEAD: Final = 0.7  # c is at least minus this share of the least time seen
@@ -147,7 +148,7 @@ def calibrate(
         surfaces: signature key → cost alone.
         networks: at least one; where they have no times of kernels, the sum alone is fitted.
     """
-    networks = [_levelled(network) for network in networks]
+    networks = _levelled(networks)
     alone = {k.name: _alone(k, surfaces, networks) for k in kernels}
     shared = _shared(kernels, alone, networks)
     costs = [_fit(k, surfaces.get(k.signature.key), alone[k.name], shared, networks) for k in kernels]
@@ -158,16 +159,27 @@ def calibrate(
         if c.b or c.v or c.w
     )
     sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
-    scale, power = _power(sums, np.array([n.ms for n in networks]))
-    return Calibrated(charges, fixed, scale, power)
+    totals = np.array([n.ms for n in networks])
+    factor, rest = _line(sums, totals)
+    scale, power = _power(sums + rest / factor, totals)
+    return Calibrated(charges, fixed + rest / factor, scale, power)
 
 
-def _levelled(network: NetworkSample) -> NetworkSample:
-    """The network's kernels scaled to add up to what it took end to end, which was measured with more care."""
-    total = sum(network.layers.values())
-    if total <= 0:
-        return network
-    return replace(network, layers={name: ms * network.ms / total for name, ms in network.layers.items()})
+def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
+    """Layer times scaled by how far each network's sum is off what its end-to-end time, taken with more care, implies.
+
+    Layers are measured network by network, so that a machine that is slow for a second spoils one of them.
+    """
+    sums = np.array([sum(n.layers.values()) for n in networks])
+    if not (sums > 0).all():
+        return list(networks)
+    totals = np.array([n.ms for n in networks])
+    factor, rest = _line(sums, totals)
+    implied = np.maximum(totals - rest, totals / 2) / factor
+    return [
+        replace(n, layers={name: ms * level for name, ms in n.layers.items()})
+        for n, level in zip(networks, implied / sums, strict=True)
+    ]
 
 
 def _unmoved(kernels: Sequence[Kernel], networks: Sequence[NetworkSample]) -> float:
@@ -248,6 +260,21 @@ def _fit(
 def _product(dims: Sequence[Dim], networks: Sequence[NetworkSample]) -> NDArray[np.float64]:
     """float64[networks]: product of the dims' widths."""
     return _over(networks, lambda widths: math.prod((width(dim, widths) for dim in dims), start=1.0))
+
+
+def _line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
+    """Factor and fixed part: totals ≈ factor · sums + fixed, by relative errors, robustly, the factor near one."""
+    weight = 1 / totals
+    trust = np.ones_like(totals)
+    factor, fixed = 1.0, 0.0
+    for _ in range(_REWEIGHTINGS):
+        rows = np.column_stack([sums, np.full_like(sums, totals.mean())]) * (weight * trust)[:, None]
+        prior = [[_FACTOR_PRIOR, 0.0]]
+        solution, _ = nnls(np.vstack([rows, prior]), np.append(totals * weight * trust, _FACTOR_PRIOR))
+        factor, fixed = float(solution[0]), float(solution[1] * totals.mean())
+        errors = np.abs((factor * sums + fixed) / totals - 1)
+        trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
+    return factor, fixed
 
 
 def _power(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
