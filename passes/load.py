@@ -22,6 +22,7 @@ from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
 from passes.loading.observe import observe
+from passes.loading.origins import origins_of
 from passes.loading.twin import twin_of
 from passes.proto import fits
 
@@ -44,6 +45,8 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     """
     proto = read(path)
     digest, size = _digest(path, proto)
+    weights = {t.name for t in proto.graph.initializer}
+    weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     graph = _import(proto)
@@ -54,10 +57,11 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     known = _interpret(graph, static)
     make_explicit(graph, known.tensors)
     variants = [interpret(graph, each) for each in sizes]
+    origins = origins_of(graph, known.tensors, weights)
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto))
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins)
 
 
 def read(path: Path) -> onnx.ModelProto:

@@ -47,7 +47,8 @@ class Judgement:
 
 def judge(original: Path, plan: Path, pruned: Path, seed: int = 7) -> Judgement:
     """Compare; shapes of dynamic axes as halpc assumes them."""
-    keep = json.loads(plan.read_text())["keep"]
+    said = json.loads(plan.read_text())
+    keep = said["keep"] | {name: each["keep"] for name, each in said["derived"].items()}
     whole, small = mask(onnx.load(original), keep), onnx.load(pruned)
     feeds = inputs(session(whole), seed)
     expected, found, values = choices(whole, small, feeds)
