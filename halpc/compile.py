@@ -30,6 +30,7 @@ from passes.coupling.members import produced_by
 from passes.data_score import score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
+from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
 from passes.recovery.uses import uses_of
@@ -150,6 +151,7 @@ def _profile(job: Job) -> None:
     """Cost models of what is limited: counted ones at once, latency from measured tables."""
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
+    job.memory = peak_memory(job.model.twin, job.coupling)
     if job.options.budget("latency") is not None:
         closed_loop.profile_latency(job)
 

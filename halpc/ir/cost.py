@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,6 +53,10 @@ class CostModel:
         charges = tuple(Charge(c.name, c.axes, Times(unit, c.cost)) for c in self.charges)
         return Resource(self.name, self.unit, limit, unit * self.fixed, charges)
 
+    def resources(self, limit: float, met: Iterable[Widths] = ()) -> tuple[Resource, ...]:
+        """What limits the choice; the same whatever widths were met."""
+        return (self.resource(limit),)
+
     def corrected(self, widths: Widths, measured: float) -> CostModel:
         """The same model, scaled so that it predicts at `widths` what was measured there."""
         return replace(self, scale=self.scale * measured / max(self.at(widths), _TINY))
@@ -70,3 +74,17 @@ class Times:
 
     def __call__(self, *widths: Any) -> NDArray[np.float64]:
         return self.factor * self.cost(*widths)
+
+
+@dataclass(frozen=True, slots=True)
+class Proportional:
+    """Cost = coefficient × the product of the axes' widths."""
+
+    coefficient: float
+
+    def __call__(self, *widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64 of the widths' broadcast shape."""
+        result: NDArray[np.float64] = np.asarray(self.coefficient, dtype=np.float64)
+        for width in widths:
+            result = result * width.astype(np.float64)
+        return result
