@@ -18,7 +18,7 @@ from halpc.ir.groups import Coupling, Group
 from halpc.ir.model import Model
 from passes.count import macs, params
 from passes.couple import couple
-from passes.coupling.members import WEIGHTED, layer_name, produced_by
+from passes.coupling.members import WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
 
 AxisKey = tuple[str, int]
@@ -105,7 +105,7 @@ def _whole_layers(model: Model, coupling: Coupling) -> dict[str, str]:
     """Weighted layers of which no axis may shrink, each with its reasons."""
     whole: dict[str, str] = {}
     for node in model.twin.nodes:
-        weights = [t for t in node.inputs if isinstance(t, gs.Constant) and len(t.shape) > 1]
+        weights = [t for t in weights_of(node) if len(t.shape) > 1]
         if node.op not in WEIGHTED or not weights:
             continue
         axes = [(t.name, i) for t in weights for i in range(len(t.shape))]

@@ -55,7 +55,7 @@ def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
         "limit": job.limits[resource],
         "unit": UNITS[resource],
         "asked": text,
-        "predicted": job.cost(resource).at(job.selection.widths),
+        "predicted": job.selection.spent[resource],
     }
 
 
@@ -67,7 +67,6 @@ def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: i
     return Figures(
         macs=job.costs["macs"].at(widths),
         params=job.costs["params"].at(widths),
-        peak_memory=job.memory.at(widths),
         latency_ms=None if timing is None else timing.percentile_ms(job.options.percentile),
         latency_spread_ms=spread,
         size_bytes=size,

@@ -8,12 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
-from halpc.ir.cost import CostModel, Proportional
+from halpc.ir.cost import CostModel
 from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
+
+
+@dataclass(frozen=True, slots=True)
+class Proportional:
+    """Cost = coefficient × the product of the axes' widths."""
+
+    coefficient: float
+
+    def __call__(self, *widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64 of the widths' broadcast shape."""
+        result: NDArray[np.float64] = np.asarray(self.coefficient, dtype=np.float64)
+        for width in widths:
+            result = result * width.astype(np.float64)
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +41,8 @@ class Volume:
 
 
 def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
-    """Multiply-accumulates of convolutions and matrix products of the static twin, at its batch."""
-    return _counted("macs", (v for node in graph.nodes if (v := _node_macs(node, coupling)) is not None), coupling)
+    """Multiply-accumulates of convolutions, matrix products, recurrences and attention of the static twin."""
+    return _counted("macs", (volume for node in graph.nodes for volume in _node_macs(node, coupling)), coupling)
 
 
 def params(graph: gs.Graph, coupling: Coupling) -> CostModel:
@@ -46,26 +61,68 @@ def _volume(name: str, factor: float, tensor: str, shape: Sequence[int], couplin
     return Volume(name, factor, tuple(axes))
 
 
-def _node_macs(node: gs.Node, coupling: Coupling) -> Volume | None:
+def _node_macs(node: gs.Node, coupling: Coupling) -> list[Volume]:
     if node.op in ("Conv", "ConvInteger", "QLinearConv"):
         weight, y = node.inputs[3 if node.op == "QLinearConv" else 1], node.outputs[0]
         places = y.shape[0] * math.prod(y.shape[2:]) * math.prod(weight.shape[2:])
-        return _volume(node.name, places, weight.name, weight.shape[:2], coupling)
+        return [_volume(node.name, places, weight.name, weight.shape[:2], coupling)]
     if node.op == "ConvTranspose":
         x, weight = node.inputs[0], node.inputs[1]
         places = x.shape[0] * math.prod(x.shape[2:]) * math.prod(weight.shape[2:])
-        return _volume(node.name, places, weight.name, weight.shape[:2], coupling)
-    if node.op in ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "FusedMatMul"):
+        return [_volume(node.name, places, weight.name, weight.shape[:2], coupling)]
+    if node.op in PRODUCTS:
         a, y = node.inputs[0], node.outputs[0]
-        inner = len(a.shape) - (2 if node.op == "Gemm" and node.attrs.get("transA", 0) else 1)
+        rows = node.op in ("Gemm", "QGemm", "FusedMatMul") and node.attrs.get("transA", 0)
+        inner = len(a.shape) - (2 if rows else 1)
         product = _volume(node.name, 1.0, y.name, y.shape, coupling)
-        depth = coupling.axes.get((a.name, inner), Leaf("", int(a.shape[inner])))
-        return Volume(node.name, 1.0, (*product.axes, depth))
+        return [Volume(node.name, 1.0, (*product.axes, _axis(a, inner, coupling)))]
     if node.op in ("LSTM", "GRU", "RNN"):
-        x, w, r = node.inputs[:3]
-        steps = x.shape[0] * x.shape[1]
-        return Volume(node.name, float(steps), (Leaf("", math.prod(w.shape) + math.prod(r.shape)),))
-    return None
+        steps = float(math.prod(node.inputs[0].shape[:2]))
+        return [_volume(node.name, steps, t.name, t.shape, coupling) for t in node.inputs[1:3]]
+    if node.op == "Einsum":
+        return [_contraction(node, coupling)]
+    if node.op in ("Attention", "MultiHeadAttention") and len(node.inputs) > 2:
+        return _attention(node, coupling)
+    return []
+
+
+PRODUCTS = (
+    "MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "QGemm", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "MatMulNBits",
+)  # fmt: skip
+
+
+def _axis(tensor: gs.Tensor, index: int, coupling: Coupling) -> Dim:
+    return coupling.axes.get((tensor.name, index), Leaf("", int(tensor.shape[index])))
+
+
+def _contraction(node: gs.Node, coupling: Coupling) -> Volume:
+    """An Einsum: one axis per letter; those of an ellipsis are the result's."""
+    terms, _, result = str(node.attrs["equation"]).replace(" ", "").partition("->")
+    y = node.outputs[0]
+    letters: dict[str, Dim] = {}
+    for tensor, term in [*zip(node.inputs, terms.split(","), strict=True), (y, result)]:
+        for letter, index in _places(term, len(tensor.shape)):
+            letters.setdefault(letter, _axis(tensor, index, coupling))
+    named = {index for _, index in _places(result, len(y.shape))}
+    unnamed = [_axis(y, i, coupling) for i in range(len(y.shape)) if "..." in result and i not in named]
+    return Volume(node.name, 1.0, (*letters.values(), *unnamed))
+
+
+def _places(term: str, rank: int) -> list[tuple[str, int]]:
+    """Letters of an Einsum's term and the axes they stand for."""
+    before, _, after = term.partition("...")
+    return [(c, i) for i, c in enumerate(before)] + [(c, rank - len(after) + i) for i, c in enumerate(after)]
+
+
+def _attention(node: gs.Node, coupling: Coupling) -> list[Volume]:
+    """Scores (batch · queries · keys · hidden of q) and their product with v (… · hidden of the result)."""
+    q, k, y = node.inputs[0], node.inputs[1], node.outputs[0]
+    if any(t.is_empty() or not t.shape for t in (q, k, y)) or len(k.shape) not in (3, 4):
+        return []
+    places = float(q.shape[0] * q.shape[-2] * k.shape[-2])
+    hidden = [1, 3] if len(q.shape) == 4 else [2]
+    return [Volume(node.name, places, tuple(_axis(t, i, coupling) for i in hidden if i < len(t.shape))) for t in (q, y)]
 
 
 def _counted(resource: str, volumes: Iterable[Volume], coupling: Coupling) -> CostModel:

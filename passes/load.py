@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,18 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
 from halpc.ir.model import Model
-from passes.loading.branches import inline_branches
 from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
 from passes.loading.observe import observe
-from passes.loading.origins import origins_of
+from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, halved, static_shapes, tell, varied
 from passes.loading.twin import twin_of
 from passes.proto import fits
 
 log = logging.getLogger(__name__)
 
 OPSETS = range(7, 27)
-IMAGE, SEQUENCE, VOLUME = 224, 32, 64  # sizes assumed for dynamic axes that nobody gave a size
+LARGEST = 1 << 26  # entries of a tensor; sizes that nobody gave are halved where one would be larger
 
 
 def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, batch: int | None = None) -> Model:
@@ -45,23 +46,20 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     """
     proto = read(path)
     digest, size = _digest(path, proto)
-    weights = {t.name for t in proto.graph.initializer}
-    weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     graph = _import(proto)
-    static, dynamic = _static_shapes(graph, dict(shapes or {}), batch)
-    sizes = [_varied(graph, static, dynamic, step) for step in (1, 2)] if any(dynamic.values()) else []
-    if inline_branches(graph, lambda: [interpret(graph, each) for each in (static, *sizes)]):
-        _tidy(graph)
+    static, dynamic = static_shapes(graph, dict(shapes or {}), batch)
     known = _interpret(graph, static)
+    while _largest(known) > LARGEST and (smaller := halved(static, dynamic, shapes or {})):
+        static, known = smaller, _interpret(graph, smaller)
+    tell(static, dynamic, shapes or {})
     make_explicit(graph, known.tensors)
-    variants = [interpret(graph, each) for each in sizes]
-    origins = origins_of(graph, known.tensors, weights)
+    variants = _worlds(graph, static, dynamic) if any(dynamic.values()) else []
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins)
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto))
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -168,11 +166,6 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
     """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
     graph = gs.import_onnx(proto)
     graph.ir_version = max(int(proto.ir_version), 8)
-    return _tidy(graph)
-
-
-def _tidy(graph: gs.Graph) -> gs.Graph:
-    """Unique node names, literals as constants, topological order."""
     _constants(graph)
     graph.cleanup().toposort()
     taken: set[str] = set()
@@ -208,56 +201,6 @@ def _literal(attrs: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
     return None
 
 
-def _static_shapes(
-    graph: gs.Graph, given: dict[str, tuple[int, ...]], batch: int | None
-) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """A static shape per input, and which axes are dynamic in the model."""
-    names = [t.name for t in graph.inputs]
-    for name in given:
-        if name not in names:
-            raise ModelError(f"--shape {name}: the model has no such input; its inputs are {', '.join(names)}")
-    symbols: dict[str, int] = {}
-    static: dict[str, tuple[int, ...]] = {}
-    dynamic: dict[str, tuple[int, ...]] = {}
-    for tensor in graph.inputs:
-        if tensor.shape is None:
-            raise ModelError(
-                f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again"
-            )
-        free = tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
-        shape = _given(tensor, given[tensor.name]) if tensor.name in given else _assumed(tensor, free, batch, symbols)
-        static[tensor.name], dynamic[tensor.name] = shape, free
-    return static, dynamic
-
-
-def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
-    fits = len(shape) == len(tensor.shape) and all(
-        not isinstance(n, int) or n < 0 or n == m for n, m in zip(tensor.shape, shape, strict=True)
-    )
-    if not fits:
-        raise ModelError(
-            f"--shape {tensor.name}: {'x'.join(map(str, shape))} does not fit the model's {list(tensor.shape)}"
-        )
-    return shape
-
-
-def _assumed(tensor: gs.Tensor, free: tuple[int, ...], batch: int | None, symbols: dict[str, int]) -> tuple[int, ...]:
-    """Sizes for dynamic axes: the batch as given, image and sequence sizes by the input's rank; said aloud."""
-    shape: list[int] = []
-    for i, n in enumerate(tensor.shape):
-        if i not in free:
-            shape.append(int(n))
-            continue
-        usual = (batch or 1) if i == 0 else {4: IMAGE, 5: VOLUME}.get(len(tensor.shape), SEQUENCE)
-        shape.append(symbols.setdefault(n, usual) if isinstance(n, str) and n else usual)
-    if any(i > 0 for i in free):
-        text = "x".join(map(str, shape))
-        log.warning(
-            "input %s has dynamic axes: analysed at %s (--shape %s:… chooses another)", tensor.name, text, tensor.name
-        )
-    return tuple(shape)
-
-
 def _interpret(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Knowledge:
     """Shapes and values; what inference cannot tell is observed in one run."""
     known = interpret(graph, shapes)
@@ -269,19 +212,19 @@ def _interpret(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Knowle
     return known
 
 
-def _varied(
-    graph: gs.Graph, static: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, tuple[int, ...]], step: int
-) -> dict[str, tuple[int, ...]]:
-    """Input shapes at other sizes of the dynamic axes, to tell what depends on them."""
-    symbols: dict[object, int] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for tensor in graph.inputs:
-        sizes = list(static[tensor.name])
-        for i in dynamic[tensor.name]:
-            key = tensor.shape[i] if isinstance(tensor.shape[i], str) else (tensor.name, i)
-            sizes[i] = symbols.setdefault(key, sizes[i] + step if i == 0 else sizes[i] + 32 * step)
-        shapes[tensor.name] = tuple(sizes)
-    return shapes
+def _largest(known: Knowledge) -> int:
+    """Entries of the largest tensor."""
+    return max((math.prod(fact.shape) for fact in known.tensors.values()), default=0)
+
+
+def _worlds(
+    graph: gs.Graph, static: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, tuple[int, ...]]
+) -> list[Knowledge]:
+    """The same at other sizes of the dynamic axes, to tell what depends on them; some that the model may not take."""
+    worlds = [interpret(graph, varied(graph, static, dynamic, *step)) for step in USUAL_STEPS]
+    return worlds + [
+        replace(interpret(graph, varied(graph, static, dynamic, *step)), partial=True) for step in ODD_STEPS
+    ]
 
 
 def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:
@@ -303,6 +246,8 @@ def _common(name: str, known: Knowledge, variants: list[Knowledge]) -> np.ndarra
         return None
     for other in variants:
         twin = other.tensors.get(name)
+        if twin is None and other.partial:
+            continue
         if twin is None or twin.value is None or not np.array_equal(fact.value, twin.value):
             return None
     return fact.value

@@ -71,7 +71,9 @@ def _weight_of(node: gs.Node) -> tuple[gs.Constant, int] | None:
         return (node.inputs[1], 0) if isinstance(node.inputs[1], gs.Constant) else None
     if node.op not in WEIGHTED:
         return None
-    for i in (3, 1, 0) if node.op.startswith("QLinear") else (1, 0):
+    if node.op == "Einsum":
+        return None  # which of its operands' axes are channels is not to be told from the node
+    for i in (3, 1, 0) if node.op in ("QLinearConv", "QLinearMatMul", "QGemm") else (1, 0):
         tensor = _through_quantisation(node.inputs[i]) if i < len(node.inputs) else None
         if tensor is not None and len(tensor.shape) >= 2:
             return tensor, _output_axis(node, tensor, i)
@@ -88,12 +90,13 @@ def _through_quantisation(tensor: gs.Tensor) -> gs.Constant | None:
 
 def _output_axis(node: gs.Node, tensor: gs.Constant, index: int) -> int:
     rank = len(tensor.shape)
-    if node.op == "ConvTranspose":
+    if node.op in ("ConvTranspose", "LSTM", "GRU", "RNN"):
         return 1
-    if node.op == "Gemm":
+    if node.op in ("Gemm", "QGemm"):
         return 0 if node.attrs.get("transB", 0) else 1
-    if node.op in ("MatMul", "MatMulInteger", "QLinearMatMul"):
-        return rank - 1 if index != 0 else rank - 2
+    if "MatMul" in node.op and node.op != "MatMulNBits":
+        turned = bool(node.attrs.get("transA" if index == 0 else "transB", 0))
+        return rank - 1 if (index == 0) == turned else rank - 2
     return 0
 
 

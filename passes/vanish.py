@@ -30,11 +30,14 @@ def vanishable(model: Model, coupling: Coupling) -> tuple[str, ...]:
     nodes = {node.name: node for node in model.twin.nodes}
     outputs = {t.name for t in model.twin.outputs}
     counted = _counted(model, coupling)
-    return tuple(
-        name
-        for name, group in coupling.free().items()
-        if name not in counted and _may_vanish(group, nodes, coupling, outputs)
-    )
+    found: list[str] = []
+    taken: set[str] = set()
+    for name, group in coupling.free().items():
+        sums = [] if name in counted else _sums(group, nodes, coupling, outputs)
+        if sums and len(set(sums)) == len(sums) and taken.isdisjoint(sums):
+            found.append(name)
+            taken.update(sums)
+    return tuple(found)
 
 
 def _counted(model: Model, coupling: Coupling) -> set[str]:
@@ -53,34 +56,41 @@ def _counted(model: Model, coupling: Coupling) -> set[str]:
     return {leaf.name for dim in dims for leaf in leaves(dim)}
 
 
-def _may_vanish(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, outputs: set[str]) -> bool:
+def _sums(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, outputs: set[str]) -> list[str]:
+    """The additions that the group's consumers end in, empty where one ends elsewhere.
+
+    Each may lose one operand only: two constants have the full shape no more.
+    """
     consumers = [nodes[m.node] for m in group.members if m.role == "in"]
-    alone = all(dim == Leaf(group.name, group.size) for dim in coupling.axes.values() if _contains(dim, group.name))
-    return bool(consumers) and alone and all(_ends_in_sum(node, outputs) for node in consumers)
+    if not all(dim == Leaf(group.name, group.size) for dim in coupling.axes.values() if _contains(dim, group.name)):
+        return []
+    sums = [_sum_behind(node, outputs) for node in consumers]
+    return [name for name in sums if name is not None] if None not in sums else []
 
 
 def _contains(dim: Dim, name: str) -> bool:
     return any(leaf.name == name for leaf in leaves(dim))
 
 
-def _ends_in_sum(node: gs.Node, outputs: set[str]) -> bool:
-    """Whether the node's result is only added to something of its own full shape."""
+def _sum_behind(node: gs.Node, outputs: set[str]) -> str | None:
+    """The addition of something of the full shape that alone reads the node's result, or None."""
     if node.op not in CONSUMERS or int(node.attrs.get("group", 1)) != 1:
-        return False
+        return None
     if not all(isinstance(t, gs.Constant) for t in node.inputs[1:]):
-        return False
+        return None
     tensor = node.outputs[0]
     while True:
         if tensor.name in outputs or len(tensor.outputs) != 1:
-            return False
+            return None
         reader = tensor.outputs[0]
         if reader.op == "Add":
             others = [t for t in reader.inputs if t is not tensor]
-            return (
+            full = (
                 len(others) == 1 and isinstance(others[0], gs.Variable) and list(others[0].shape) == list(tensor.shape)
             )
+            return str(reader.name) if full else None
         if reader.op not in THROUGH or not all(isinstance(t, gs.Constant) for t in reader.inputs if t is not tensor):
-            return False
+            return None
         tensor = reader.outputs[0]
 
 

@@ -7,6 +7,7 @@ its inputs move by a few units in the last place.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.feeds import random_feeds
+from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import fits, proto_of
 from passes.runtime import session_of
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
@@ -107,7 +109,7 @@ def verify(
     inputs: Sequence[Mapping[str, NDArray[Any]]] = (),
     approximate: bool = False,
 ) -> Verification:
-    """Compare slim with masked on random inputs, and on given ones.
+    """Compare slim with masked on random inputs, and on given ones; dynamic axes also at other sizes.
 
     Args:
         coupling: says which entries of the tensors that nodes select by are left.
@@ -169,13 +171,26 @@ def _reference(
     random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
     runs: list[_Run] = []
     floats: set[str] = set()
-    for feeds in [*random, *map(dict, inputs)]:
+    for feeds in [*random, *map(dict, inputs), *_resized(session, model)]:
         values = session.run([*names, *inner], feeds)
         seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
         floats = {name for name, value in seen.items() if _is_float(value)}
         held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
         runs.append(_Run(feeds, values[: len(names)], held))
     return runs, [cut for cut in cuts if cut.tensor in floats]
+
+
+def _resized(session: ort.InferenceSession, model: Model) -> list[Values]:
+    """Random inputs at other sizes of the dynamic axes, those that the model itself takes."""
+    if not any(model.dynamic.values()):
+        return []
+    found = []
+    for step in (USUAL_STEPS[0], ODD_STEPS[0]):
+        feeds = random_feeds(session, varied(model.graph, model.shapes, model.dynamic, *step))
+        with contextlib.suppress(Exception):  # onnxruntime raises its own untyped family: the model takes other sizes
+            session.run(None, feeds)
+            found.append(feeds)
+    return found
 
 
 def _is_float(value: object) -> bool:

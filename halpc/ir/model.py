@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
-
-from halpc.ir.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,6 @@ class Model:
         dynamic: input name → indices of axes that are dynamic in `graph`.
         size_bytes: of the file and its external data.
         header: the proto without its graph: metadata, producer, versions.
-        origins: tensor → what of the file load made it of, for every constant.
     """
 
     path: Path
@@ -36,4 +33,3 @@ class Model:
     dynamic: Mapping[str, tuple[int, ...]]
     size_bytes: int
     header: onnx.ModelProto
-    origins: Mapping[str, Origin] = field(default_factory=dict)

@@ -14,7 +14,11 @@ from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Member
 from passes.coupling.unify import Unifier
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger")
+WEIGHTED = (
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger",
+    "FusedMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "Einsum",
+    "LSTM", "GRU", "RNN",
+)  # fmt: skip
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 

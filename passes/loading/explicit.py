@@ -55,7 +55,9 @@ def write_split_sizes(graph: gs.Graph, worlds: Sequence[Knowledge]) -> None:
         if node.op != "Split" or node.domain or "split" in node.attrs or len(node.inputs) > 1:
             continue
         sizes = [_part_sizes(node, world) for world in worlds]
-        if not sizes[0] or any(other != sizes[0] for other in sizes):
+        if not sizes[0] or any(
+            other != sizes[0] for other, world in zip(sizes, worlds, strict=True) if other or not world.partial
+        ):
             continue
         node.attrs.pop("num_outputs", None)
         if opset >= 13:

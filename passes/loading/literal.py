@@ -14,15 +14,16 @@ from passes.loading.fold import Knowledge, Known
 
 def literalise(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:
     """Replace the computed targets of Reshape nodes by literals where that says the same at every size."""
-    worlds = [known, *variants]
     for node in graph.nodes:
         if node.op != "Reshape" or len(node.inputs) < 2 or isinstance(node.inputs[1], gs.Constant):
             continue
         if node.attrs.get("allowzero", 0):
             continue
+        result = node.outputs[0].name
+        worlds = [known, *(world for world in variants if not world.partial or result in world.tensors)]
         sources = [_fact(node.inputs[0], world) for world in worlds]
         targets = [_fact(node.inputs[1], world) for world in worlds]
-        results = [world.tensors.get(node.outputs[0].name) for world in worlds]
+        results = [world.tensors.get(result) for world in worlds]
         if any(fact is None for fact in (*sources, *targets, *results)):
             continue
         target = _target([f.shape for f in sources if f], [f.shape for f in results if f])

@@ -29,7 +29,7 @@ def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.
             tensor.inputs.clear()
             tensor.to_constant(np.ascontiguousarray(fact.value).reshape(fact.shape))
             tensor.__class__ = Computed
-            tensor.others = [_value(world, name) for world in variants]
+            tensor.others = [_value(world, name) for world in variants if not world.partial or name in world.tensors]
         else:
             tensor.shape, tensor.dtype = list(fact.shape), tensor.dtype if tensor.dtype is not None else fact.dtype
     return _tidy(twin, measured)

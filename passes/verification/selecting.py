@@ -20,6 +20,7 @@ FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProt
 SELECTS: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys(("TopK", "ArgMax", "ArgMin", "Hardmax", "NonZero", "Unique", "OneHot"), (0,)),
     **dict.fromkeys(("Sign", "Floor", "Ceil", "Round", "ThresholdedRelu", "Shrink", "Cast"), (0,)),
+    **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear"), (0,)),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mod"), (0, 1)),
     "NonMaxSuppression": (0, 1),
     "MaxPool": (0,),

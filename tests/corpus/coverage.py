@@ -50,9 +50,10 @@ def row(path: Path) -> dict[str, Any]:
             "error": judgement.error,
             "tolerance": judgement.tolerance,
             "moved": judgement.moved,
+            "sizes": judgement.sizes,
         }
         found["sound"] = judgement.sound
-    found["whole"] = reasons(path)
+    found["whole"], found["unexplained"] = reasons(path)
     return found
 
 
@@ -65,14 +66,15 @@ def compiled(path: Path, out: Path) -> tuple[Any, str]:
         return compile_model(Options(path, (parse_budget("macs", amount),), out=out)), amount
 
 
-def reasons(path: Path) -> list[str]:
-    """The commonest reasons for layers that stay whole."""
+def reasons(path: Path) -> tuple[list[str], int]:
+    """The commonest reasons for layers that stay whole, and how many such layers have none."""
     whole = inspect(path, {}, None, (), False).whole
     counts: dict[str, int] = {}
     for reason in whole.values():
         short = reason.split(" (")[0]
         counts[short] = counts.get(short, 0) + 1
-    return [f"{n}x {reason}" for reason, n in sorted(counts.items(), key=lambda item: -item[1])[:2]]
+    commonest = sorted(counts.items(), key=lambda item: -item[1])[:2]
+    return [f"{n}x {reason}" for reason, n in commonest], sum(not reason for reason in whole.values())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.corpus.export", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--only", default="*", help="pattern on file names, e.g. 'timm-res*' or '*dynamo*'")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns on file names, e.g. 'timm-res*' '*dynamo*'")
     parser.add_argument("--exporter", choices=["torchscript", "dynamo"], help="instead of each row's own variants")
     parser.add_argument("--opset", type=int, default=17, help="with --exporter")
     parser.add_argument("--dynamic-batch", action="store_true", help="with --exporter")
@@ -72,7 +72,9 @@ def _work(options: argparse.Namespace) -> Iterator[tuple[Row, Variant]]:
     chosen = [[given] if given else [Variant.parse(text) for text in row.variants] for row in ROWS]
     for rank in list(zip_longest(*chosen))[: 1 if options.first else None]:
         for row, variant in zip(ROWS, rank, strict=True):
-            if variant is not None and fnmatch.fnmatch(row.file(variant), f"{options.only}*"):
+            if variant is not None and any(
+                fnmatch.fnmatch(row.file(variant), f"{pattern}*") for pattern in options.only
+            ):
                 yield row, variant
 
 

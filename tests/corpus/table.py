@@ -14,6 +14,7 @@ from tests.corpus import (
     rows_transformers_senses,
 )
 from tests.corpus.row import Row
+from tests.corpus.rows_open import with_open
 from tests.corpus.rows_quantised import with_quantised
 
 _ROWS = (
@@ -37,4 +38,4 @@ _ROWS = (
     *rows_torchvision.DETECTORS,
     *rows_torchvision.VIDEO_AND_FLOW,
 )
-ROWS: tuple[Row, ...] = with_quantised(_ROWS)
+ROWS: tuple[Row, ...] = with_open(with_quantised(_ROWS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import warnings
 from pathlib import Path
@@ -63,14 +64,17 @@ def _dynamo(model: nn.Module, inputs: tuple[Input, ...], variant: Variant, path:
         dynamo=True,
         opset_version=variant.opset,
         input_names=[each.name for each in inputs],
-        dynamic_shapes=_dynamic_shapes(inputs, variant) if variant.dynamic else None,
+        dynamic_shapes=_dynamic_shapes(model, inputs, variant) if variant.dynamic else None,
         optimize=variant.folded,
         external_data=False,
     )
 
 
-def _dynamic_shapes(inputs: tuple[Input, ...], variant: Variant) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(dynamic_axes(each, variant), torch.export.Dim.DYNAMIC) for each in inputs)
+def _dynamic_shapes(model: nn.Module, inputs: tuple[Input, ...], variant: Variant) -> tuple[Any, ...]:
+    """One entry per argument; what a `*values` takes together is one argument."""
+    each = tuple(dict.fromkeys(dynamic_axes(one, variant), torch.export.Dim.DYNAMIC) for one in inputs)
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    return (each,) if kinds == [inspect.Parameter.VAR_POSITIONAL] else each
 
 
 def flat(output: Any) -> list[Tensor]:

@@ -22,6 +22,7 @@ from passes.proto import proto_of
 from passes.slim import plan_for, slim
 from passes.vanish import vanishable
 from passes.verify import verify
+from tests.passes.patterns import model_of
 from tests.small import SHAPES, model, saved
 
 
@@ -75,6 +76,23 @@ def test_a_vanished_branch_is_a_constant_and_its_nodes_are_gone(network: tuple[M
     proto = proto_of(slim(loaded, coupling, plan), loaded.header)
     assert verify(loaded, coupling, plan, proto).passed
     assert [n.op_type for n in proto.graph.node].count("Conv") == 1
+
+
+def test_a_sum_keeps_one_operand_of_full_shape(tmp_path: Path) -> None:
+    """Two convolutions of one group, added: with no channels both would be constants, and the shape be lost."""
+    text = """g (float[1,3,8,8] x) => (float[1,4,8,8] y) {
+        a = Conv(x, wa) b = Conv(a, wb) c = Conv(a, wc) s = Add(b, c) d = Conv(x, wd) e = Conv(d, we)
+        t = Add(s, e) u = Relu(t) y = Conv(u, wy) }"""
+    shapes = {"wa": (6, 3, 1, 1), "wb": (5, 6, 1, 1), "wc": (5, 6, 1, 1), "wd": (7, 3, 1, 1), "we": (5, 7, 1, 1),
+              "wy": (4, 5, 1, 1)}  # fmt: skip
+    onnx.save(model_of(text, shapes), tmp_path / "sum.onnx")
+    loaded = load(tmp_path / "sum.onnx")
+    coupling = couple(loaded.twin)
+    (name,) = vanishable(loaded, coupling)
+    assert coupling.groups[name].size == 7
+    masks = {n: np.full(g.size, n != name) for n, g in coupling.free().items()}
+    plan = plan_for(loaded, coupling, masks)
+    assert verify(loaded, coupling, plan, proto_of(slim(loaded, coupling, plan), loaded.header)).passed
 
 
 def test_counts_of_the_slim_model_are_what_the_cost_models_say(network: tuple[Model, Coupling]) -> None:

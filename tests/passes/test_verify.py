@@ -154,3 +154,19 @@ def test_choices_inside_a_loop_are_counted(tmp_path: Path) -> None:
     )
     model.graph.node.append(helper.make_node("Loop", ["twice", "", "c"], ["y"], name="loop", body=body))
     assert verify(*pruned(model, tmp_path)).hidden_selections == 1
+
+
+def test_a_quantised_activation_is_compared_before_it_is_rounded(tmp_path: Path) -> None:
+    """Rounding turns a difference in the last place into a whole step, which other layers then carry on."""
+    text = """rounded (float[1,3,6,6] x) => (float[1,2,6,6] y) <float step = {0.05}, int8 point = {3}> {
+        a = Conv(x, a_w)
+        q = QuantizeLinear(a, step, point)
+        d = DequantizeLinear(q, step, point)
+        y = Conv(d, y_w)
+    }"""
+    model, coupling, plan, small = pruned(model_of(text, {"a_w": (6, 3, 1, 1), "y_w": (2, 6, 1, 1)}), tmp_path)
+    (selection,) = verify(model, coupling, plan, small).selections
+    assert selection.operand == 0
+    change(small, "a_w", lambda w: w + np.float32(1e-3) * np.abs(w).max())
+    with pytest.raises(VerificationError, match="operand 0"):
+        verify(model, coupling, plan, small)

@@ -8,6 +8,10 @@ from tests.passes.rules.row import Row, row
 
 f32, i64 = np.float32, np.int64
 
+LSTM = "!,!,a 1,!·b,a 1,!·b,b 1,!·b 1,!,b 1,!,b 1,!·b -> !,1,!,b 1,!,b 1,!,b"
+TWO_WAYS = "!,!,a !,!·b,a !,!·b,b -> !,!,!,b"
+GRU = "!,!,a 1,!·b,a 1,!·b,b 1,!·b -> !,1,!,b"
+
 ROWS: list[Row] = [
     row("Conv", "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
     row("Conv", "f2,6,5 w4,6,3", "a,b,! c,b,! -> a,c,!", auto_pad="SAME_UPPER"),
@@ -39,8 +43,11 @@ ROWS: list[Row] = [
     row("MaxRoiPool", "f2,6,4,4 f3,5", "!,a,!,! !,! -> !,a,!,!", pooled_shape=[2, 2], runs=False),
     row("CenterCropPad", "f4,6 #", "a,! -> a,!", i64([4]), axes=[1], runs=False),
     row("Det", "f5,3,3", "a,!,! -> a"),
-    row("LSTM", "f3,2,6 w1,8,6 w1,8,2", "!,!,a 1,!,a 1,!,! -> !,1,!,!", hidden_size=2),
-    row("GRU", "f3,2,6 w1,6,6 w1,6,2", "!,!,a 1,!,a 1,!,! -> !,1,!,!", hidden_size=2),
-    row("RNN", "f3,2,6 w1,2,6 w1,2,2 w1,4", "!,!,a 1,!,a 1,!,! 1,! -> !,1,!,!", hidden_size=2),
+    row("LSTM", "f3,2,6 w1,12,6 w1,12,3", "!,!,a 1,!·b,a 1,!·b,b -> !,1,!,b", hidden_size=3),
+    row("LSTM", "f3,2,6 w1,12,6 w1,12,3 w1,24 _ w1,2,3 w1,2,3 w1,9", LSTM, hidden_size=3, outputs=3),
+    row("LSTM", "f3,2,6 w2,12,6 w2,12,3", TWO_WAYS, hidden_size=3, direction="bidirectional"),
+    row("GRU", "f3,2,6 w1,9,6 w1,9,3", "!,!,a 1,!·b,a 1,!·b,b -> !,1,!,b", hidden_size=3),
+    row("GRU", "f3,2,6 w1,9,6 w1,9,3 w1,18", GRU, hidden_size=3, linear_before_reset=1),
+    row("RNN", "f3,2,6 w1,3,6 w1,3,3 w1,6", "!,!,a 1,b,a 1,b,b 1,!·b -> !,1,!,b", hidden_size=3),
     row("ReverseSequence", "f3,2,6 #", "!,!,a -> !,!,a", i64([2, 3])),
 ]

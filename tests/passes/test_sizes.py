@@ -1,0 +1,73 @@
+"""Dynamic sizes: nothing that depends on them is taken for a constant, and verify looks at other sizes too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from halpc.errors import VerificationError
+from halpc.ir.groups import Coupling
+from halpc.ir.model import Model
+from halpc.ir.plan import Plan
+from passes.couple import couple
+from passes.load import load
+from passes.proto import proto_of
+from passes.runtime import session_of
+from passes.slim import plan_for, slim
+from passes.verify import verify
+from tests.passes.patterns import model_of
+
+PADDED = """padded (float[N,3,H,W] x) => (float[N,2,A,B] y)
+    <int64[1] at = {2}, int64[1] stride = {32}, int64[6] none = {0,0,0,0,0,0}> {
+        a = Conv(x, w)
+        s = Shape(x)
+        h = Gather(s, at)
+        missing = Mod(h, stride)
+        pads = Concat<axis=0>(none, missing, missing)
+        wide = Pad(a, pads)
+        y = Conv(wide, v)
+    }"""
+ATTENTION = """attention (float[N,8,H,W] x) => (float[N,8,T] y)
+    <int64[3] flat = {0,8,-1}> {
+        tokens = Reshape(x, flat)
+        keys = Transpose<perm=[0,2,1]>(tokens)
+        scores = MatMul(keys, tokens)
+        shares = Softmax(scores)
+        y = MatMul(tokens, shares)
+    }"""
+
+
+def pruned(folder: Path) -> tuple[Model, Coupling, Plan, onnx.ModelProto]:
+    path = folder / "model.onnx"
+    onnx.save(model_of(PADDED, {"w": (8, 3, 1, 1), "v": (2, 8, 3, 3)}), path)
+    model = load(path)
+    coupling = couple(model.twin)
+    plan = plan_for(model, coupling, {n: np.arange(g.size) % 2 == 0 for n, g in coupling.free().items()})
+    return model, coupling, plan, proto_of(slim(model, coupling, plan), model.header)
+
+
+def test_padding_that_is_zero_at_whole_strides_stays_computed(tmp_path: Path) -> None:
+    model, coupling, plan, small = pruned(tmp_path)
+    assert verify(model, coupling, plan, small).passed
+    assert plan.keep["w"][0].size == 4
+    odd = {"x": np.zeros((1, 3, 37, 32), np.float32)}
+    assert session_of(small, optimise=False).run(None, odd)[0].shape == (1, 2, 40, 35)
+
+
+def test_a_slim_model_that_is_right_at_one_size_only_fails_verification(tmp_path: Path) -> None:
+    model, coupling, plan, small = pruned(tmp_path)
+    small.graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.int64), "no pads"))
+    next(node for node in small.graph.node if node.op_type == "Pad").input[1] = "no pads"
+    with pytest.raises(VerificationError, match="differs from the masked original"):
+        verify(model, coupling, plan, small)
+
+
+def test_assumed_sizes_shrink_until_every_tensor_fits(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(ATTENTION, {}), path)
+    assert load(path).shapes == {"x": (1, 8, 56, 56)}
+    assert load(path, shapes={"x": (1, 8, 128, 96)}).shapes == {"x": (1, 8, 128, 96)}
