@@ -18,7 +18,7 @@ SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 PROFILERS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
-RESOURCES = ("latency", "macs", "params")
+RESOURCES = ("latency", "macs", "params", "peak_memory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +76,10 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
 
 def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("budget (at least one)")
-    for resource, example in (("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%")):
+    for resource, example in (
+        ("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%"),
+        ("peak-memory", "50%%, 64MB: weights, and the most activations that live at once"),
+    ):  # fmt: skip
         budget.add_argument(f"--{resource}", metavar="BUDGET", help=example)
     budget.add_argument(
         "--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)"
@@ -206,8 +209,10 @@ def _floats(text: str) -> tuple[float, ...]:
 def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
     given = {r: getattr(args, r) for r in RESOURCES if getattr(args, r) is not None}
     if not given:
-        raise UsageError("no budget: give --latency 60%, --macs 50% or --params 50% (absolute: 5ms, 120M)")
-    return tuple(parse_budget(resource, text) for resource, text in given.items())
+        raise UsageError(
+            "no budget: give --latency 60%, --macs 50%, --params 50% or --peak-memory 50% (absolute: 5ms, 120M, 64MB)"
+        )
+    return tuple(parse_budget(resource.replace("_", "-"), text) for resource, text in given.items())
 
 
 def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = None) -> Options:

@@ -182,7 +182,7 @@ def _whole(job: Job) -> bool:
 
 def _limits(job: Job) -> dict[str, float]:
     """Each budget's limit in its unit, from the cost models' own baselines."""
-    return {b.resource: b.limit(job.costs[b.resource].at({})) for b in job.options.budgets}
+    return {b.resource: b.limit(job.cost(b.resource).at({})) for b in job.options.budgets}
 
 
 def _choose(job: Job, overrides: Mapping[str, float]) -> None:
@@ -194,9 +194,18 @@ def _choose(job: Job, overrides: Mapping[str, float]) -> None:
         job.coupling, job.saliency, align=options.align or (GRID if "latency" in job.limits else None),
         min_width=options.min_width, steps=costs.steps, ceilings=job.ceilings, vanishing=job.vanishing,
     )  # fmt: skip
-    resources = tuple(job.costs[name].resource(limit) for name, limit in job.limits.items())
-    job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps)
+    met: list[Mapping[str, int]] = []
+    while not met or _over(job, met[-1]):
+        resources = tuple(r for name, limit in job.limits.items() for r in job.cost(name).resources(limit, met))
+        job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps)
+        met.append(job.selection.widths)
     _slim(job)
+
+
+def _over(job: Job, widths: Mapping[str, int]) -> bool:
+    """Whether memory is over its limit at a node that the choice did not know of; it then knows one more."""
+    limit = job.limits.get(job.memory.name)
+    return limit is not None and job.memory.at(widths) > limit * (1 + 1e-9)
 
 
 def _slim(job: Job) -> None:
@@ -260,7 +269,14 @@ def table_json(job: Job) -> dict[str, Any]:
         "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
         "rounds": job.rounds,
         "costs": {
-            name: {"unit": c.unit, "fixed": c.fixed, "scale": c.scale, "baseline": c.at({}), "steps": dict(c.steps)}
+            name: {
+                "unit": c.unit,
+                "fixed": c.fixed,
+                "scale": c.scale,
+                "power": c.power,
+                "baseline": c.at({}),
+                "steps": dict(c.steps),
+            }
             for name, c in job.costs.items()
         },
     }

@@ -30,9 +30,11 @@ from passes.coupling.members import produced_by
 from passes.data_score import score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
+from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
 from passes.recovery.uses import uses_of
+from passes.replay import in_the_files_words
 from passes.score import DATA_SCORES, combined, continued, from_channels, score_from_file, score_from_weights
 from passes.vanish import vanishable
 from passes.verify import verify
@@ -149,6 +151,7 @@ def _profile(job: Job) -> None:
     """Cost models of what is limited: counted ones at once, latency from measured tables."""
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
+    job.memory = peak_memory(job.model.twin, job.coupling)
     if job.options.budget("latency") is not None:
         closed_loop.profile_latency(job)
 
@@ -193,7 +196,7 @@ def write(job: Job, report: Report, folder: Path) -> None:
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
     final = job.recovery.model if job.recovery is not None else job.slim
     save_proto(final, folder / "pruned.onnx")
-    write_json(folder / "plan.json", job.plan.as_json())
+    write_json(folder / "plan.json", in_the_files_words(job.model, job.plan).as_json())
     write_json(folder / "latency.json", closed_loop.table_json(job))
     deployed = final
     if job.options.precision not in ("fp32", "tf32"):

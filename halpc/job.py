@@ -14,6 +14,7 @@ from halpc.ir.cost import CostModel
 from halpc.ir.dims import Mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
+from halpc.ir.peak import PeakModel
 from halpc.ir.plan import Plan
 from halpc.ir.problem import Selection
 from halpc.ir.saliency import Saliency
@@ -47,6 +48,7 @@ class Job:
     labelled: Any = None
     profiler: Any = None
     costs: dict[str, CostModel] = field(default_factory=dict)
+    memory: PeakModel = None  # type: ignore[assignment]
     limits: dict[str, float] = field(default_factory=dict)
     baseline: onnx.ModelProto = None
     selection: Selection = None  # type: ignore[assignment]
@@ -70,6 +72,10 @@ class Job:
             self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None, engine=None,
             accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
+
+    def cost(self, resource: str) -> CostModel | PeakModel:
+        """The cost model of a resource that may be limited."""
+        return self.memory if resource == self.memory.name else self.costs[resource]
 
     def note(self, sentence: str) -> None:
         """Something that a reader of the report must not miss."""

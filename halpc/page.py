@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from halpc.ir.report import GroupLine, Report
-from halpc.units import spell_count, spell_ms
+from halpc.units import spell_bytes, spell_count, spell_ms
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -50,6 +50,7 @@ def _figures(report: Report) -> Iterable[tuple[str, str, str]]:
         yield "latency", spell_ms(before.latency_ms), spell_ms(after.latency_ms)
     yield "MACs", spell_count(before.macs), spell_count(after.macs)
     yield "parameters", spell_count(before.params), spell_count(after.params)
+    yield "peak memory", spell_bytes(before.peak_memory), spell_bytes(after.peak_memory)
     if before.accuracy is not None and after.accuracy is not None:
         yield "top-1", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}"
 

@@ -77,6 +77,12 @@ def show_report(report: Report, out: Path | None) -> None:
         spell_count(after.params),
         f"{_share(after.params, before.params)} left",
     )
+    table.add_row(
+        "memory",
+        spell_bytes(before.peak_memory),
+        spell_bytes(after.peak_memory),
+        f"{_share(after.peak_memory, before.peak_memory)} left",
+    )
     if before.size_bytes and after.size_bytes:
         table.add_row(
             "file",
@@ -133,7 +139,8 @@ def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
     """One budget: what was asked, what that is, and how much of it is used."""
     spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
     result = report.result
-    found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params}.get(resource)
+    found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params,
+             "peak-memory": result.peak_memory}.get(resource)  # fmt: skip
     line = f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}"
     if found is None:
         return line

@@ -55,7 +55,7 @@ def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
         "limit": job.limits[resource],
         "unit": UNITS[resource],
         "asked": text,
-        "predicted": job.selection.spent[resource],
+        "predicted": job.cost(resource).at(job.selection.widths),
     }
 
 
@@ -67,6 +67,7 @@ def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: i
     return Figures(
         macs=job.costs["macs"].at(widths),
         params=job.costs["params"].at(widths),
+        peak_memory=job.memory.at(widths),
         latency_ms=None if timing is None else timing.percentile_ms(job.options.percentile),
         latency_spread_ms=spread,
         size_bytes=size,

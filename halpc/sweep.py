@@ -125,7 +125,7 @@ def _within(job: Job, max_drop: float) -> tuple[Job, Report] | None:
     """The job and its report if the budget is met and no more than `max_drop` is lost."""
     try:
         report = finish(job)
-    except InfeasibleError:
+    except (InfeasibleError, OverBudgetError):
         return None
     before, after = report.baseline.accuracy, report.result.accuracy
     assert before is not None

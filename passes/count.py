@@ -8,27 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
 
-from halpc.ir.cost import CostModel
+from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
-
-
-@dataclass(frozen=True, slots=True)
-class Proportional:
-    """Cost = coefficient × the product of the axes' widths."""
-
-    coefficient: float
-
-    def __call__(self, *widths: NDArray[np.int64]) -> NDArray[np.float64]:
-        """float64 of the widths' broadcast shape."""
-        result: NDArray[np.float64] = np.asarray(self.coefficient, dtype=np.float64)
-        for width in widths:
-            result = result * width.astype(np.float64)
-        return result
 
 
 @dataclass(frozen=True, slots=True)

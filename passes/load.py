@@ -19,10 +19,12 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
 from halpc.ir.model import Model
+from passes.loading.branches import inline_branches
 from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
 from passes.loading.observe import observe
+from passes.loading.origins import origins_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, halved, static_shapes, tell, varied
 from passes.loading.twin import twin_of
 from passes.proto import fits
@@ -46,20 +48,25 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     """
     proto = read(path)
     digest, size = _digest(path, proto)
+    weights = {t.name for t in proto.graph.initializer}
+    weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     graph = _import(proto)
     static, dynamic = static_shapes(graph, dict(shapes or {}), batch)
+    if inline_branches(graph, lambda: [interpret(graph, static), *_worlds(graph, static, dynamic)]):
+        _tidy(graph)
     known = _interpret(graph, static)
     while _largest(known) > LARGEST and (smaller := halved(static, dynamic, shapes or {})):
         static, known = smaller, _interpret(graph, smaller)
     tell(static, dynamic, shapes or {})
     make_explicit(graph, known.tensors)
-    variants = _worlds(graph, static, dynamic) if any(dynamic.values()) else []
+    variants = _worlds(graph, static, dynamic)
+    origins = origins_of(graph, known.tensors, weights)
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto))
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins)
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -166,6 +173,11 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
     """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
     graph = gs.import_onnx(proto)
     graph.ir_version = max(int(proto.ir_version), 8)
+    return _tidy(graph)
+
+
+def _tidy(graph: gs.Graph) -> gs.Graph:
+    """Unique node names, literals as constants, topological order."""
     _constants(graph)
     graph.cleanup().toposort()
     taken: set[str] = set()
@@ -221,6 +233,8 @@ def _worlds(
     graph: gs.Graph, static: Mapping[str, tuple[int, ...]], dynamic: Mapping[str, tuple[int, ...]]
 ) -> list[Knowledge]:
     """The same at other sizes of the dynamic axes, to tell what depends on them; some that the model may not take."""
+    if not any(dynamic.values()):
+        return []
     worlds = [interpret(graph, varied(graph, static, dynamic, *step)) for step in USUAL_STEPS]
     return worlds + [
         replace(interpret(graph, varied(graph, static, dynamic, *step)), partial=True) for step in ODD_STEPS

@@ -30,8 +30,7 @@ from halpc.ir.model import Model
 from halpc.ir.prediction import Prediction, judge
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
-from halpc.units import UNITS
-from passes.latency.calibrate import Calibrated, calibrate, mixes, network_key
+from passes.latency.calibrate import calibrate, mixes, network_key
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
@@ -118,11 +117,8 @@ def profile(
     samples = run.networks(mixes(coupling, networks, grid, seed=0))
     calibrated = calibrate(kernels, surfaces, samples)
     steps = run.steps(kernels)
-    cost = CostModel(
-        "latency", UNITS["latency"], calibrated.fixed, calibrated.charges, _group_steps(kernels, steps, coupling)
-    )
     return Profiled(
-        cost,
+        calibrated.cost(_group_steps(kernels, steps, coupling)),
         _left_out(kernels, surfaces, samples),
         sum(len(table.lookup(s)) for s in {k.signature for k in kernels}),
         len(samples),
@@ -322,7 +318,7 @@ def _left_out(
     predicted = np.zeros(len(networks))
     for fold in range(min(folds, len(networks))):
         train = [n for i, n in enumerate(networks) if i % folds != fold] or list(networks)
-        fitted: Calibrated = calibrate(kernels, surfaces, train)
+        fitted = calibrate(kernels, surfaces, train).cost({})
         for i in range(fold, len(networks), folds):
             predicted[i] = fitted.at(networks[i].widths)
     return judge(predicted.tolist(), [n.ms for n in networks])

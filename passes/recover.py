@@ -9,6 +9,9 @@ keep the refit at all are decided per layer on inputs that the fit did not see.
 Memory: two frontiers (`passes/recovery/segments.py`), each at most half of `memory_bytes` unless the inputs are larger,
 and about five square matrices of the layer's unknowns in float64. Nothing is written to disk.
 
+Half-precision models are recovered in float32 and written back in their own types; what is kept, and the errors that
+are reported, are of the weights as they are stored.
+
 Source: He, Zhang and Sun 2017 (arXiv 1707.06168, least-squares reconstruction); Luo et al. 2017 (ThiNet,
 arXiv 1707.06342); Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,10 +33,11 @@ from passes.calibration import Calibration
 from passes.recovery.censored import Rows, refine
 from passes.recovery.constants import Constants
 from passes.recovery.gram import Moments, Normal
-from passes.recovery.layers import Keep
+from passes.recovery.layers import Keep, Layer
 from passes.recovery.plan import Task, plan_recovery
 from passes.recovery.samples import Samples, row_limit
 from passes.recovery.segments import Walk, open_session, run_session
+from passes.recovery.wide import is_half, narrowed, widened, widened_inputs
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
@@ -149,15 +154,21 @@ def recover(
     """
     started = time.perf_counter()
     chosen = replace(options or Options(), mode=mode)
-    model = onnx.ModelProto()
-    model.CopyFrom(slim)
     if chosen.mode != "off":
         check_count(calibration)
+    half = is_half(slim)
+    whole, before_it, calibration = (
+        (widened(original), widened(slim), widened_inputs(calibration)) if half else (original, slim, calibration)
+    )
+    model = onnx.ModelProto()
+    model.CopyFrom(before_it)
     samples = Samples.split(calibration, held_share=chosen.held_share, batch=chosen.batch, seed=chosen.seed)
     reports: list[LayerReport] = []
     if chosen.mode != "off":
-        reports = list(_sweep(original, model, keep, samples, chosen, progress))
-    before, after = _output_errors(original, [slim, model], samples.held, chosen)
+        reports = list(_sweep(whole, model, keep, samples, chosen, progress))
+    model = narrowed(model, slim) if half else model
+    after_it = widened(model) if half else model
+    before, after = _output_errors(whole, [before_it, after_it], samples.held, chosen)
     if not after <= before:
         model, after = slim, before
         why = "the recovered model's outputs were further from the original's"
@@ -250,10 +261,10 @@ def _refit(
 ) -> LayerReport:
     """Chooses among what was, a new bias and ridge solutions by the held-back error, and writes the winner."""
     layer = task.layer
-    prior, bias = layer.weights(constants), layer.biases(constants)
-    before, best, normal = _least_squares(fit, held, prior, bias, options, has_bias=layer.bias is not None)
+    prior = layer.weights(constants)
+    before, best, normal = _least_squares(fit, held, layer, constants, options)
     if rows is not None and best.weights is not None and np.isfinite(best.strength):
-        before, best = _with_activation(rows, normal, prior, bias, best, options)
+        before, best = _with_activation(rows, normal, layer, constants, best, options)
     why = "nothing was lost" if before <= EXACT else "no refit lowered the held-back error"
     report = LayerReport(
         layer.name, layer.op, "kept", why, prior.shape[1], fit.count, best.strength, before, best.error
@@ -268,21 +279,16 @@ def _refit(
 
 
 def _least_squares(
-    fit: Moments,
-    held: Moments,
-    prior: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    options: Options,
-    *,
-    has_bias: bool,
+    fit: Moments, held: Moments, layer: Layer, constants: Constants, options: Options
 ) -> tuple[float, _Fit, Normal]:
     """The error as it was, the best of all candidates on what was held back, and the normal equations."""
+    prior, bias, has_bias = layer.weights(constants), layer.biases(constants), layer.bias is not None
     normal, check = fit.about(mean=has_bias), held.about(mean=has_bias)
     variance = max(float(held.about(mean=True).yy.sum()), 1e-30)
     before = float(check.error(prior, bias).sum()) / variance
     best = _Fit(before)
-    for strength, weights in _candidates(normal, prior, options) if before > EXACT else ():
-        fitted = normal.bias(weights) if has_bias else bias
+    for strength, found in _candidates(normal, prior, options) if before > EXACT else ():
+        weights, fitted = layer.stored(constants, found, normal.bias if has_bias else lambda _: bias)
         error = float(check.error(weights, fitted).sum()) / variance
         if error < best.error:
             best = _Fit(error, strength, weights, fitted)
@@ -290,20 +296,29 @@ def _least_squares(
 
 
 def _with_activation(
-    rows: Rows, normal: Normal, prior: NDArray[np.float64], bias: NDArray[np.float64], plain: _Fit, options: Options
+    rows: Rows, normal: Normal, layer: Layer, constants: Constants, plain: _Fit, options: Options
 ) -> tuple[float, _Fit]:
     """The same choice, judged behind the activation and with the censored refits among the candidates."""
+    prior, bias = layer.weights(constants), layer.biases(constants)
     assert plain.weights is not None
     assert plain.bias is not None
     variance = max(rows.variance(), 1e-30)
     before = rows.error(prior, bias) / variance
     best = _Fit(before)
     rounds = refine(rows, normal, prior, plain.strength, plain.weights, plain.bias, options.rounds)
-    for weights, fitted in ((plain.weights, plain.bias), *rounds):
+    for candidate, shift in ((plain.weights, plain.bias), *rounds):
+        weights, fitted = layer.stored(constants, candidate, partial(_recentred, normal, candidate, shift))
         error = rows.error(weights, fitted) / variance
         if error < best.error:
             best = _Fit(error, plain.strength, weights, fitted)
     return before, best
+
+
+def _recentred(
+    normal: Normal, weights: NDArray[np.float64], bias: NDArray[np.float64], stored: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The bias that gives the same mean with the weights as they can be stored."""
+    return bias if stored is weights else bias + np.einsum("gk,gkm->gm", normal.x, weights - stored)
 
 
 def _candidates(

@@ -34,6 +34,14 @@ def put(tensor: gs.Constant, values: NDArray[Any]) -> None:
     tensor.values = gs.ir.tensor.LazyValues(numpy_helper.from_array(values, tensor.name))
 
 
+def bytes_of(dtype: Any) -> float:
+    """Bytes of one element of a tensor's type; a half for the four-bit ones, eight where it is unknown."""
+    name = dtype_name(dtype)
+    if name.startswith(("int4", "uint4", "float4")):
+        return 0.5
+    return float(np.dtype(name).itemsize) if name not in ("unknown", "object", "str") else 8.0
+
+
 def dtype_name(dtype: Any) -> str:
     """Name of a tensor's type: numpy's where it has one, else `bfloat16`, `float8_e4m3fn`, `int4`, …"""
     if dtype is None:

@@ -1,121 +1,224 @@
-"""HALP's comparison: solvers and simpler rules at equal measured latency, as pruned and after recovery.
+"""The papers' comparisons, first part: prune by every method to every budget and measure the latency.
 
-    python -m benchmarks.papers.compare models/resnet18.onnx --importance models/resnet18.importance.npz \
-        --calibration models/calibration.npz --evaluate models/test.npz --out papers-resnet18.json
+    python -m benchmarks.papers.compare resnet18                          experiment 1, HALP's comparison (figure 7)
+    python -m benchmarks.papers.compare resnet18 --experiment steps       experiment 3, pruning steps (figure 10)
+    python -m benchmarks.papers.compare resnet18 --experiment grouping    experiment 2, group sizes (figures 4 and 6)
+    python -m benchmarks.papers.compare resnet50                          latency only, 224x224, random weights
 
-Every method meets the same share of the baseline's latency, measured interleaved with the baseline. `uniform` gives
-every group the same share of its channels, `global` keeps channels above one threshold on importance; both are brought
-to the budget by bisection on the latency model and corrected by what is measured, as the solvers are.
+Every method is brought to the budget by halpc's own closed loop: it meets the same share of the baseline's latency,
+measured interleaved with the baseline. Methods: `joint`, `sp-lamp`, `halp` (`halp-30`: in 30 steps), `uniform`,
+`global` and `eagleeye` (see `rules` and `eagleeye`); `/16` behind a solver fixes its group size. `onnxsim` is a peer:
+of 31 sparsities the smallest whose network was measured within the budget.
+
+One row per point is appended to `latency.jsonl`; points that are there are not made again. The pruned networks go
+into the folder `--work`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
 
+from benchmarks.gpu_models import resnet50
+from benchmarks.papers import peer
+from benchmarks.papers.points import LATENCY, MODELS, NETWORKS, RESULTS, Row, Store, name_of
+from benchmarks.papers.rules import RULES, Rule
 from halpc import closed_loop
 from halpc.compile import PREPARE, run
 from halpc.errors import HalpcError
-from halpc.ir.problem import Problem, Selection
 from halpc.job import Job
 from halpc.options import Options
-from halpc.units import Budget, parse_budget
-from passes.evaluate import evaluate
-from passes.proto import proto_of
-from passes.recover import recover
+from halpc.units import parse_budget
+from passes.proto import proto_of, save_proto, static_proto
 from passes.verify import verify
+from passes.write import write_json
 
-METHODS = ("joint", "halp", "halp-30", "sp-lamp", "uniform", "global")
-BUDGETS = ("1.3x", "1.6x", "2x", "2.5x", "4x")
-Widths = dict[str, int]
+BUDGETS = {"resnet18": ("1.3x", "1.6x", "2x", "2.5x", "4x"), "resnet50": ("1.3x", "1.6x", "2x", "2.5x", "4x")}
+FEWER_BUDGETS = ("1.6x", "2.5x", "4x")
+METHODS = ("joint", "halp", "halp-30", "sp-lamp", "uniform", "global", "eagleeye", "onnxsim")
+EXPERIMENTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "methods": {"taylor": METHODS, "unrecoverable": ("joint", "halp-30", "uniform")},
+    "steps": {"taylor": ("halp", "halp-2", "halp-5", "halp-10", "halp-30", "joint")},
+    "grouping": {"taylor": ("halp-30", *(f"halp-30/{size}" for size in (1, 8, 16, 32, 64)))},
+    "synthetic": {"taylor": ("joint", "halp", "halp-30", "sp-lamp", "uniform")},
+}
+SOLVERS = ("joint", "halp", "sp-lamp")
+ROUNDS = 3  # of selecting and measuring per point
+SECONDS = 4.0  # of interleaved measuring of the peer's network
+SPREAD = 1.0  # of the logarithm of the synthetic importance
 
 
 def main() -> None:
-    """Run every method at every budget; one JSON row per point."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--importance", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--evaluate", type=Path, required=True)
-    parser.add_argument("--budgets", default=",".join(BUDGETS))
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--score", default="auto")
-    parser.add_argument("--samples", type=int, default=400, help="calibration inputs used for recovery")
-    parser.add_argument("--no-recover", action="store_true")
-    parser.add_argument("--out", type=Path, required=True)
+    """Make the points that are missing, budget by budget."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("network", choices=[*NETWORKS, "resnet50"])
+    parser.add_argument("--experiment", choices=list(EXPERIMENTS), default="methods")
+    parser.add_argument("--budgets", nargs="+")
+    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--work", type=Path, default=Path("out/papers"), help="pruned networks and latency tables")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    job = prepared(args)
-    rows: list[dict[str, Any]] = []
-    for text in args.budgets.split(","):
-        for method in args.methods.split(","):
-            rows.append(point(job, method, text, args))
-            print(json.dumps(rows[-1]), flush=True)
-            args.out.write_text(
-                json.dumps({"model": str(args.model), "device": job.profiler.device.as_json(), "rows": rows}, indent=1)
-            )
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.network == "resnet50":
+        args.experiment = "synthetic"
+        make_resnet50(args.work)
+    store, bench = Store(args.results / LATENCY), Bench(args.network, args.work)
+    for row in wanted(args):
+        if not store.has(row):
+            store.add(row | bench.point(row))
 
 
-def prepared(args: argparse.Namespace) -> Job:
-    """Everything that does not depend on method or budget."""
-    options = Options(
-        args.model, (parse_budget("latency", "1.6x"),), importance=(args.importance,) if args.importance else (),
-        calibration=args.calibration, evaluate=args.evaluate, profiler="onnxruntime", score=args.score,
-    )  # fmt: skip
-    job = Job(options)
-    run(job, PREPARE)
-    return job
+def wanted(args: argparse.Namespace) -> Iterator[Row]:
+    """The points of an experiment."""
+    budgets = args.budgets or BUDGETS.get(args.network, FEWER_BUDGETS)
+    for budget, (score, methods) in itertools.product(budgets, EXPERIMENTS[args.experiment].items()):
+        for method in methods:
+            if method in (args.methods or [method]):
+                yield {"network": args.network, "score": score, "method": method, "budget": budget}
 
 
-def point(job: Job, method: str, text: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One method at one budget: measured latency, top-1 as pruned and recovered."""
-    solver, _, steps = method.partition("-") if method.startswith("halp") else (method, "", "")
-    own = at(
-        job,
-        parse_budget("latency", text),
-        solver if solver in ("joint", "halp", "sp-lamp") else "joint",
-        int(steps or 1),
-    )
-    started = time.perf_counter()
-    try:
-        with using(RULES.get(method)):
+def make_resnet50(work: Path) -> None:
+    """A ResNet-50 with random weights and log-normal importance, from fixed seeds: for latency only."""
+    if (work / "resnet50.onnx").exists():
+        return
+    model = resnet50(1)
+    rng = np.random.default_rng(0)
+    sizes = {t.name: t.dims[0] for t in model.graph.initializer if t.name.endswith(".weight")}
+    scores = {
+        name: rng.lognormal(0.0, SPREAD, size).astype(np.float32) for name, size in sizes.items() if name != "fc.weight"
+    }
+    np.savez(work / "resnet50.importance.npz", **scores)
+    save_proto(model, work / "resnet50.onnx")
+
+
+class Bench:
+    """Prepared jobs of one network: by score, and by whether widths are multiples of anything."""
+
+    def __init__(self, network: str, work: Path) -> None:
+        self.network, self.work = network, work
+        self.folder = work if network == "resnet50" else MODELS
+        self.jobs: dict[tuple[str, int | None], Job] = {}
+        self.peers: list[tuple[float, onnx.ModelProto]] = []
+
+    def job(self, score: str, align: int | None) -> Job:
+        """Everything that does not depend on method or budget."""
+        if (score, align) not in self.jobs:
+            taylor = score == "taylor"
+            options = Options(
+                self.folder / f"{self.network}.onnx", (parse_budget("latency", "2x"),), profiler="onnxruntime",
+                importance=(self.folder / f"{self.network}.importance.npz",) if taylor else (),
+                score="auto" if taylor else score, align=align, table=self.work / f"{self.network}.latency",
+                calibration=None if self.network == "resnet50" else self.folder / "calibration.npz", rounds=ROUNDS,
+            )  # fmt: skip
+            self.jobs[score, align] = job = Job(options)
+            run(job, PREPARE)
+        return self.jobs[score, align]
+
+    def point(self, row: Row) -> Row:
+        """One method at one budget: measured latency, and the network in the work folder."""
+        try:
+            if row["method"] == "onnxsim":
+                return self._peer(row)
+            return self._selected(row)
+        except HalpcError as error:
+            return {"status": f"{type(error).__name__}: {error}"}
+
+    def _selected(self, row: Row) -> Row:
+        method, _, size = row["method"].partition("/")
+        solver, _, steps = method.partition("-") if method.startswith("halp") else (method, "", "")
+        job = self.job(row["score"], int(size) if size else None)
+        budget = parse_budget("latency", row["budget"])
+        options = replace(job.options, budgets=(budget,), solver=solver if solver in SOLVERS else "joint",
+                          steps=int(steps or 1))  # fmt: skip
+        own = job.at(options)
+        if size:
+            fixed = {name: int(size) for name in own.coupling.free()}
+            own.costs["latency"] = replace(own.costs["latency"], steps=fixed)
+        started = time.perf_counter()
+        with using(rule_of(solver, own)):
             closed_loop.select_and_measure(own)
-            seconds = time.perf_counter() - started
             closed_loop.judge(own)
-    except HalpcError as error:
-        return {"method": method, "budget": text, "status": f"{type(error).__name__}: {error}"}
-    assert own.timings is not None
-    before, after = (t.median_ms for t in own.timings)
-    row = {"method": method, "budget": text, "status": closed_loop.status(own), "speedup": before / after,
-           "latency_ms": after,
-           "baseline_ms": before, "importance": own.selection.value, "seconds": seconds, "rounds": len(own.rounds) - 1,
-           "macs": own.costs["macs"].at(own.selection.widths) / own.costs["macs"].at({}),
-           "error": verify(own.model, own.coupling, own.plan, own.slim).max_relative_error}  # fmt: skip
-    row["top1"] = evaluate(own.slim, own.labelled).top1
-    if not args.no_recover:
-        calibration = own.calibration.take(slice(0, args.samples))
-        fixed = recover(proto_of(own.model.graph, own.model.header), own.slim, own.plan.keep, calibration)
-        row["top1_recovered"] = evaluate(fixed.model, own.labelled).top1
-        row["recover_seconds"] = fixed.seconds
-    return row
+            if closed_loop.status(own) == "over budget":
+                closed_loop.tighten(own)
+                closed_loop.select_and_measure(own)
+                closed_loop.judge(own)
+        save_proto(own.slim, self.work / f"{name_of(row)}.onnx")
+        write_json(self.work / f"{name_of(row)}.plan.json", own.plan.as_json())
+        return described(own, time.perf_counter() - started)
+
+    def _peer(self, row: Row) -> Row:
+        job = self.job(row["score"], None)
+        model = proto_of(job.model.graph, job.model.header)
+
+        def static(proto: onnx.ModelProto) -> onnx.ModelProto:
+            return static_proto(gs.import_onnx(proto), job.model.shapes, job.model.header)
+
+        if not self.peers:
+            pruned = [(s, peer.prune(model, s)) for s in peer.SPARSITIES]
+            models = [job.baseline, *(static(proto) for _, proto in pruned)]
+            before, *after = [t.median_ms for t in job.profiler.compare(models, seconds=6 * SECONDS)]
+            self.peers = [(ms / before, proto) for ms, (_, proto) in zip(after, pruned, strict=True)]
+        share = parse_budget("latency", row["budget"]).limit(1.0)
+        fastest = min(ratio for ratio, _ in self.peers)
+        for sparsity, (ratio, proto) in zip(peer.SPARSITIES, self.peers, strict=True):
+            if ratio > share:
+                continue
+            before, after = job.profiler.compare([job.baseline, static(proto)], seconds=2 * SECONDS)
+            if after.median_ms <= share * before.median_ms:
+                save_proto(proto, self.work / f"{name_of(row)}.onnx")
+                return {"status": "met", "speedup": before.median_ms / after.median_ms, "latency_ms": after.median_ms,
+                        "baseline_ms": before.median_ms, "sparsity": sparsity,
+                        "device": job.profiler.device.as_json()}  # fmt: skip
+        return {"status": "not reached", "fastest": 1 / fastest}
 
 
-def at(job: Job, budget: Budget, solver: str, steps: int) -> Job:
-    """The prepared job for one budget and solver."""
-    options = replace(job.options, budgets=(budget,), solver=solver, steps=steps)
-    return job.at(options)
+def rule_of(method: str, job: Job) -> Rule | None:
+    """What takes the solver's place, if `method` is no solver."""
+    if method == "eagleeye":
+        from benchmarks.papers.eagleeye import EagleEye  # needs torch
+
+        return EagleEye(job)
+    return RULES.get(method)
+
+
+def described(job: Job, seconds: float) -> Row:
+    """What came of a point."""
+    assert job.timings is not None
+    before, after = (t.median_ms for t in job.timings)
+    whole = sum(float(job.saliency.curve(name)[group.size]) for name, group in job.coupling.free().items())
+    return {
+        "status": closed_loop.status(job),
+        "speedup": before / after,
+        "latency_ms": after,
+        "baseline_ms": before,
+        "predicted_ms": job.rounds[-1]["predicted_ms"],
+        "first_predicted_ms": job.rounds[0]["predicted_ms"],
+        "first_measured_ms": job.rounds[0]["measured_ms"],
+        "noise": None if job.evidence is None else job.evidence.noise,
+        "importance": job.selection.value / whole,
+        "gap": job.selection.gap if np.isfinite(job.selection.gap) else None,
+        "macs": job.costs["macs"].at(job.selection.widths) / job.costs["macs"].at({}),
+        "rounds": len(job.rounds) - 1,
+        "seconds": seconds,
+        "error": verify(job.model, job.coupling, job.plan, job.slim).max_relative_error,
+        "widths": {name: [job.selection.widths[name], group.size] for name, group in job.coupling.free().items()},
+        "device": job.profiler.device.as_json(),
+    }
 
 
 class using:  # noqa: N801  (a context manager, read as a word)
     """Put another rule in the place of the solver, for the closed loop to call."""
 
-    def __init__(self, rule: Callable[[Problem], Selection] | None) -> None:
+    def __init__(self, rule: Rule | None) -> None:
         self.rule = rule
 
     def __enter__(self) -> None:
@@ -124,48 +227,8 @@ class using:  # noqa: N801  (a context manager, read as a word)
             rule = self.rule
             closed_loop.select = lambda problem, **_: rule(problem)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: Any) -> None:
         closed_loop.select = self.kept
-
-
-def bisected(problem: Problem, widths_at: Callable[[float], Widths], solver: str) -> Selection:
-    """The largest share in [0, 1] whose widths fit the limits."""
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if problem.feasible(widths_at(middle)) else (low, middle)
-    widths = widths_at(low)
-    spent = {r.name: r.spent(widths) for r in problem.resources}
-    return Selection(widths, problem.value(widths), spent, np.inf, {}, "nothing", (), solver, 0.0)
-
-
-def uniform(problem: Problem) -> Selection:
-    """Every group keeps the same share of its channels."""
-
-    def widths(share: float) -> Widths:
-        return {c.name: nearest(c.widths, share * c.widths[-1]) for c in problem.choices}
-
-    return bisected(problem, widths, "uniform")
-
-
-def global_threshold(problem: Problem) -> Selection:
-    """Every channel whose importance is above one threshold stays."""
-    scores = np.sort(np.concatenate([c.scores for c in problem.choices]))[::-1]
-
-    def widths(share: float) -> Widths:
-        threshold = scores[min(int(share * (scores.size - 1)), scores.size - 1)]
-        return {c.name: nearest(c.widths, float((c.scores >= threshold).sum())) for c in problem.choices}
-
-    return bisected(problem, widths, "global")
-
-
-def nearest(admissible: Any, wanted: float) -> int:
-    """The admissible width nearest to the wanted one, at least the narrowest that is not zero."""
-    some = admissible[admissible > 0]
-    return int(some[np.argmin(np.abs(some - wanted))])
-
-
-RULES: dict[str, Callable[[Problem], Selection]] = {"uniform": uniform, "global": global_threshold}
 
 
 if __name__ == "__main__":

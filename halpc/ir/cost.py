@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from halpc.ir.problem import Charge, Resource, Widths
+import numpy as np
+from numpy.typing import NDArray
+
+from halpc.ir.problem import Charge, CostFunction, Resource, Widths
+
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """One resource as a function of the groups' widths.
+    """One resource as a function of the groups' widths: `scale · (fixed + charges) ** power`.
+
+    A power other than one says that kernels hinder each other: the more a network moves, the less of it the caches
+    hold. Being monotone it leaves the constraint a sum, which is all that selection can use.
 
     Attributes:
         name: `latency`, `macs`, `params`, `peak-memory`.
@@ -19,6 +29,7 @@ class CostModel:
         charges: what widths change.
         steps: latency-aware group size per group name, where it was detected.
         scale: factor on everything, from what was measured end to end.
+        power: of the sum, near one.
     """
 
     name: str
@@ -27,15 +38,53 @@ class CostModel:
     charges: tuple[Charge, ...]
     steps: Mapping[str, int] = field(default_factory=dict)
     scale: float = 1.0
+    power: float = 1.0
 
     def at(self, widths: Widths) -> float:
         """Predicted cost at `widths`, in the unit."""
-        return self.scale * (self.fixed + float(sum(float(c.at(widths)) for c in self.charges)))
+        return self.scale * float(max(self._sum(widths), _TINY) ** self.power)
 
     def resource(self, limit: float) -> Resource:
-        """As a limited resource; the scale is taken out of the limit."""
-        return Resource(self.name, self.unit, limit / self.scale, self.fixed, self.charges)
+        """As a limited resource, in the unit: what it says of widths is exact for those that reach the limit."""
+        most = (limit / self.scale) ** (1 / self.power) if math.isfinite(limit) else self._sum({})
+        unit = self.scale * float(max(most, _TINY) ** (self.power - 1))
+        if unit == 1.0:
+            return Resource(self.name, self.unit, limit, self.fixed, self.charges)
+        charges = tuple(Charge(c.name, c.axes, Times(unit, c.cost)) for c in self.charges)
+        return Resource(self.name, self.unit, limit, unit * self.fixed, charges)
+
+    def resources(self, limit: float, met: Iterable[Widths] = ()) -> tuple[Resource, ...]:
+        """What limits the choice; the same whatever widths were met."""
+        return (self.resource(limit),)
 
     def corrected(self, widths: Widths, measured: float) -> CostModel:
         """The same model, scaled so that it predicts at `widths` what was measured there."""
-        return replace(self, scale=self.scale * measured / max(self.at(widths), 1e-300))
+        return replace(self, scale=self.scale * measured / max(self.at(widths), _TINY))
+
+    def _sum(self, widths: Widths) -> float:
+        return self.fixed + float(sum(float(c.at(widths)) for c in self.charges))
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A cost function times a factor."""
+
+    factor: float
+    cost: CostFunction
+
+    def __call__(self, *widths: Any) -> NDArray[np.float64]:
+        return self.factor * self.cost(*widths)
+
+
+@dataclass(frozen=True, slots=True)
+class Proportional:
+    """Cost = coefficient × the product of the axes' widths."""
+
+    coefficient: float
+
+    def __call__(self, *widths: NDArray[np.int64]) -> NDArray[np.float64]:
+        """float64 of the widths' broadcast shape."""
+        result: NDArray[np.float64] = np.asarray(self.coefficient, dtype=np.float64)
+        for width in widths:
+            result = result * width.astype(np.float64)
+        return result

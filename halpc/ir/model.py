@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_graphsurgeon as gs
+
+from halpc.ir.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Model:
         dynamic: input name → indices of axes that are dynamic in `graph`.
         size_bytes: of the file and its external data.
         header: the proto without its graph: metadata, producer, versions.
+        origins: tensor → what of the file load made it of, for every constant.
     """
 
     path: Path
@@ -33,3 +36,4 @@ class Model:
     dynamic: Mapping[str, tuple[int, ...]]
     size_bytes: int
     header: onnx.ModelProto
+    origins: Mapping[str, Origin] = field(default_factory=dict)

@@ -1,14 +1,18 @@
 """The plan: which channels stay, in a form that can be replayed onto a framework's own checkpoint.
 
 {"format": "halpc.plan", "version": 1, "model_sha256": …,
- "groups": [{"name", "size", "kept": […]}], "keep": {initializer: {axis: [kept indices]}}}
+ "groups": [{"name", "size", "kept": […]}], "keep": {initializer: {axis: [kept indices]}},
+ "derived": {tensor: {"from": [initializers], "why": …, "keep": {axis: [kept indices]}}}}
+
+`keep` names weights of the file. A weight that the file computes from others in a way that no slice of them can
+follow is under `derived`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,21 @@ FORMAT, VERSION = "halpc.plan", 1
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """A sliced tensor that is no weight of the file.
+
+    Attributes:
+        sources: weights of the file that it was computed from.
+        why: no slices of them say the same.
+        keep: its axis → kept indices.
+    """
+
+    sources: tuple[str, ...]
+    why: str
+    keep: Mapping[int, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Kept channels per group, and what that means for every initializer.
 
@@ -30,12 +49,14 @@ class Plan:
         masks: group name → bool[size].
         keep: initializer → axis → kept indices (int64, ascending); axes that stay whole are absent.
         removed_nodes: nodes that disappear because a branch vanished.
+        derived: tensors that load computed, in a plan that is in the file's words (`passes/replay.py`).
     """
 
     model_sha256: str
     masks: Mapping[str, Mask]
     keep: Mapping[str, Mapping[int, NDArray[np.int64]]]
     removed_nodes: tuple[str, ...] = ()
+    derived: Mapping[str, Derived] = field(default_factory=dict)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -52,11 +73,21 @@ class Plan:
                 {"name": name, "size": int(mask.size), "kept": np.flatnonzero(mask).tolist()}
                 for name, mask in self.masks.items()
             ],
-            "keep": {
-                tensor: {str(axis): kept.tolist() for axis, kept in axes.items()} for tensor, axes in self.keep.items()
+            "keep": {tensor: _axes_as_json(axes) for tensor, axes in self.keep.items()},
+            "derived": {
+                tensor: {"from": list(d.sources), "why": d.why, "keep": _axes_as_json(d.keep)}
+                for tensor, d in self.derived.items()
             },
             "removed_nodes": list(self.removed_nodes),
         }
+
+
+def _axes_as_json(axes: Mapping[int, NDArray[np.int64]]) -> dict[str, list[int]]:
+    return {str(axis): kept.tolist() for axis, kept in axes.items()}
+
+
+def _axes(data: Mapping[str, list[int]]) -> dict[int, NDArray[np.int64]]:
+    return {int(axis): np.asarray(kept, dtype=np.int64) for axis, kept in data.items()}
 
 
 def read_plan(path: Path) -> Plan:
@@ -75,13 +106,14 @@ def read_plan(path: Path) -> Plan:
         raise PlanError(f"{path}: expected format {FORMAT} version {VERSION}; write it with this version of halpc")
     try:
         masks = {g["name"]: _mask(int(g["size"]), g["kept"]) for g in data["groups"]}
-        keep = {
-            tensor: {int(axis): np.asarray(kept, dtype=np.int64) for axis, kept in axes.items()}
-            for tensor, axes in data["keep"].items()
+        keep = {tensor: _axes(axes) for tensor, axes in data["keep"].items()}
+        derived = {
+            tensor: Derived(tuple(d["from"]), str(d["why"]), _axes(d["keep"]))
+            for tensor, d in data.get("derived", {}).items()
         }
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise PlanError(f"{path}: damaged plan: {error}") from error
-    return Plan(str(data.get("model_sha256", "")), masks, keep, tuple(data.get("removed_nodes", ())))
+    return Plan(str(data.get("model_sha256", "")), masks, keep, tuple(data.get("removed_nodes", ())), derived)
 
 
 def _mask(size: int, kept: list[int]) -> Mask:

@@ -18,12 +18,14 @@ class Figures:
         latency_spread_ms: half the interquartile range of those measurements.
         macs: multiply-accumulates at the analysed shapes.
         params: entries of weights.
+        peak_memory: bytes of weights and of the most activations that live at once, at the analysed shapes.
         size_bytes: of the ONNX file.
         accuracy: top-1 on the inputs given with --evaluate.
     """
 
     macs: float
     params: float
+    peak_memory: float
     latency_ms: float | None = None
     latency_spread_ms: float | None = None
     size_bytes: int | None = None

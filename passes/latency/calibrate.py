@@ -3,10 +3,11 @@
 A kernel alone runs with other caches, other neighbours and other fusions than in its network, and nobody charges
 it for what the runtime puts in between. So each kernel's cost in context is fitted as
 
-    b · (cost alone) + v · (size of its result) + c        all of them ≥ 0
+    b · (cost alone) + v · (size of its result) + w · (product of its axes, the size of its weights) + c
 
-over the networks, `b` being drawn to what kernels of the same signature have, `v` and `c` to zero; and the whole
-network's latency as the sum over its kernels, times a factor near one, plus what no width changes.
+over the networks, `b` being drawn to what kernels of the same signature have, the others to zero. `c` may be negative:
+part of what a kernel takes alone is the runtime's, not its own. The whole network's latency is the sum over its
+kernels and what no width changes, to a power near one, since large networks find less of themselves in the caches.
 """
 
 from __future__ import annotations
@@ -20,21 +21,26 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
+from halpc.ir.cost import CostModel
 from halpc.ir.dims import Dim, width
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
-from halpc.ir.problem import Charge, CostFunction, Widths
+from halpc.ir.problem import Charge, CostFunction
 from halpc.ir.table import NetworkSample
+from halpc.units import UNITS
 from passes.latency.kernels import Kernel
 
 log = logging.getLogger(__name__)
 
 LOWEST: Final = 0.2
-_PRIOR: Final = 2.0  # worth so many networks
-_PRIOR_REST: Final = 0.5
+_PRIOR: Final = 0.7  # weight of "as its kind" beside one network's
+_PRIOR_REST: Final = 0.3
 _FACTOR_PRIOR: Final = 0.2
+_POWER_PRIOR: Final = 0.1
+_LEAST_SPREAD: Final = 1e-3
+_OVERHEAD: Final = 0.7  # c is at least minus this share of the least time seen
 _LEAST_WEIGHED: Final = 0.2
 _REWEIGHTINGS: Final = 10
 
@@ -77,13 +83,13 @@ def _aligned(size: float, grid: int, most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class InContext:
-    """One kernel's cost in its network: `b · alone + v · volume + c`, in ms.
+    """One kernel's cost in its network: `b · alone + v · volume + w · product of its axes + c`, in ms.
 
     Attributes:
         alone: the kernel's own surface, or None where it was not measured alone.
         axes: how many of the charge's axes `alone` takes, the first ones.
         factors: which of the charge's axes make up the result's volume.
-        b, v, c: what was fitted; `v` per unit of volume.
+        b, v, w, c: what was fitted; `v` per unit of volume, `w` per unit of the product.
     """
 
     alone: CostFunction | None
@@ -91,6 +97,7 @@ class InContext:
     factors: tuple[int, ...]
     b: float
     v: float
+    w: float
     c: float
 
     def __call__(self, *widths: Any) -> NDArray[np.float64]:
@@ -103,6 +110,11 @@ class InContext:
             for index in self.factors:
                 volume = volume * np.asarray(widths[index], dtype=np.float64)
             result = result + self.v * volume
+        if self.w:
+            product: Any = 1.0
+            for size in widths[: self.axes]:
+                product = product * np.asarray(size, dtype=np.float64)
+            result = result + self.w * product
         return np.asarray(result, dtype=np.float64)
 
 
@@ -111,18 +123,19 @@ class Calibrated:
     """Every kernel in context, and how they add up.
 
     Attributes:
-        charges: one per kernel, the factor included.
+        charges: one per kernel.
         fixed: what no width changes, in ms.
-        factor: of the sum of kernels, near one.
+        scale, power: of their sum.
     """
 
     charges: tuple[Charge, ...]
     fixed: float
-    factor: float
+    scale: float
+    power: float
 
-    def at(self, widths: Widths) -> float:
-        """Predicted latency in ms."""
-        return self.fixed + float(sum(float(charge.at(widths)) for charge in self.charges))
+    def cost(self, steps: Mapping[str, int]) -> CostModel:
+        """As a cost model in ms."""
+        return CostModel("latency", UNITS["latency"], self.fixed, self.charges, steps, self.scale, self.power)
 
 
 def calibrate(
@@ -135,19 +148,38 @@ def calibrate(
         surfaces: signature key → cost alone.
         networks: at least one; where they have no times of kernels, the sum alone is fitted.
     """
+    networks = _levelled(networks)
     alone = {k.name: _alone(k, surfaces, networks) for k in kernels}
     shared = _shared(kernels, alone, networks)
     costs = [_fit(k, surfaces.get(k.signature.key), alone[k.name], shared, networks) for k in kernels]
-    still = sum(cost.c for cost in costs) + _unmoved(kernels, networks)
-    charges = [
+    fixed = sum(cost.c for cost in costs) + _unmoved(kernels, networks)
+    charges = tuple(
         Charge(k.name, _charged_axes(k) if c.v else k.axes, replace(c, c=0.0))
         for k, c in zip(kernels, costs, strict=True)
-        if c.b or c.v
+        if c.b or c.v or c.w
+    )
+    sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
+    totals = np.array([n.ms for n in networks])
+    factor, rest = _line(sums, totals)
+    scale, power = _power(sums + rest / factor, totals)
+    return Calibrated(charges, fixed + rest / factor, scale, power)
+
+
+def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
+    """Layer times scaled by how far each network's sum is off what its end-to-end time, taken with more care, implies.
+
+    Layers are measured network by network, so that a machine that is slow for a second spoils one of them.
+    """
+    sums = np.array([sum(n.layers.values()) for n in networks])
+    if not (sums > 0).all():
+        return list(networks)
+    totals = np.array([n.ms for n in networks])
+    factor, rest = _line(sums, totals)
+    implied = np.maximum(totals - rest, totals / 2) / factor
+    return [
+        replace(n, layers={name: ms * level for name, ms in n.layers.items()})
+        for n, level in zip(networks, implied / sums, strict=True)
     ]
-    sums = _over(networks, lambda widths: still + sum(charge.at(widths) for charge in charges))
-    factor, rest = _line(sums, np.array([n.ms for n in networks]))
-    scaled = tuple(Charge(c.name, c.axes, _Scaled(factor, c.cost)) for c in charges)
-    return Calibrated(scaled, factor * still + rest, factor)
 
 
 def _unmoved(kernels: Sequence[Kernel], networks: Sequence[NetworkSample]) -> float:
@@ -159,15 +191,6 @@ def _unmoved(kernels: Sequence[Kernel], networks: Sequence[NetworkSample]) -> fl
 def _charged_axes(kernel: Kernel) -> tuple[Dim, ...]:
     """The axes of the kernel alone, then those of its result that are not among them."""
     return tuple(dict.fromkeys((*kernel.axes, *kernel.volume)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Scaled:
-    factor: float
-    cost: CostFunction
-
-    def __call__(self, *widths: Any) -> NDArray[np.float64]:
-        return self.factor * self.cost(*widths)
 
 
 def _over(networks: Sequence[NetworkSample], function: Callable[[Mapping[str, Any]], Any]) -> NDArray[np.float64]:
@@ -219,20 +242,24 @@ def _fit(
     times = _measured(kernel, networks)
     good = np.isfinite(times) & (times > 0)
     if not good.any():
-        return InContext(cost, len(kernel.axes), factors, prior if cost is not None else 0.0, 0.0, 0.0)
-    volumes = _over(networks, lambda widths: math.prod((width(dim, widths) for dim in kernel.volume), start=1.0))
+        return InContext(cost, len(kernel.axes), factors, prior if cost is not None else 0.0, 0.0, 0.0, 0.0)
+    volumes, products = _product(kernel.volume, networks), _product(kernel.axes, networks)
     scale = float(times[good].mean())
     typical = max(float(alone[good].mean()), 1e-9) if cost is not None else np.inf
-    most = float(volumes.max())
-    columns = np.column_stack([alone / typical, volumes / most, np.ones(len(networks))])[good]
+    most, largest = float(volumes.max()), float(products.max())
+    columns = np.column_stack([alone / typical, volumes / most, products / largest, np.ones(len(networks))])[good]
     weight = 1 / np.maximum(times[good] / scale, _LEAST_WEIGHED)
-    priors = np.diag([_PRIOR, _PRIOR_REST, _PRIOR_REST])
-    drawn_to = [_PRIOR * prior * typical / scale if cost is not None else 0.0, 0.0, 0.0]
-    rows, target = columns * weight[:, None], times[good] / scale * weight
-    (b, v, c), _ = nnls(np.vstack([rows, priors]), np.concatenate([target, drawn_to]))
-    return InContext(
-        cost, len(kernel.axes), factors, float(b * scale / typical), float(v * scale / most), float(c * scale)
-    )
+    priors = np.diag([_PRIOR, _PRIOR_REST, _PRIOR_REST, _PRIOR_REST])
+    drawn_to = [_PRIOR * prior * typical / scale if cost is not None else 0.0, 0.0, 0.0, 0.0]
+    rows, target = np.vstack([columns * weight[:, None], priors]), np.append(times[good] / scale * weight, drawn_to)
+    least = (0.0, 0.0, 0.0, -_OVERHEAD * float(times[good].min()) / scale)
+    b, v, w, c = scale * lsq_linear(rows, target, (least, np.inf)).x
+    return InContext(cost, len(kernel.axes), factors, float(b / typical), float(v / most), float(w / largest), float(c))
+
+
+def _product(dims: Sequence[Dim], networks: Sequence[NetworkSample]) -> NDArray[np.float64]:
+    """float64[networks]: product of the dims' widths."""
+    return _over(networks, lambda widths: math.prod((width(dim, widths) for dim in dims), start=1.0))
 
 
 def _line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
@@ -248,3 +275,20 @@ def _line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float
         errors = np.abs((factor * sums + fixed) / totals - 1)
         trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
     return factor, fixed
+
+
+def _power(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
+    """Scale and power: totals ≈ scale · sums ** power, by relative errors, robustly, the power near one."""
+    sums = np.maximum(sums, 1e-9)
+    middle = float(np.log(sums).mean())
+    log, wanted = np.log(sums) - middle, np.log(totals / sums)
+    if np.ptp(log) < _LEAST_SPREAD:
+        return float(np.exp(np.median(wanted))), 1.0
+    trust = np.ones_like(totals)
+    more, level = 0.0, 0.0
+    for _ in range(_REWEIGHTINGS):
+        rows = np.vstack([np.column_stack([log, np.ones_like(log)]) * trust[:, None], [_POWER_PRIOR, 0.0]])
+        more, level = np.linalg.lstsq(rows, np.append(wanted * trust, 0.0), rcond=None)[0]
+        errors = np.abs(wanted - more * log - level)
+        trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
+    return float(np.exp(level - more * middle)), 1 + float(more)

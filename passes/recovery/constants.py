@@ -1,7 +1,11 @@
-"""A model's initializers as numbers: read as float64, written back in their own type, without copying the rest."""
+"""A model's constants as numbers: read as float64, written back in their own type, without copying the rest.
+
+A constant is an initializer, or what a DequantizeLinear makes of one (`passes/recovery/grids.py`), known by its output.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from passes.recovery.grids import Grid, grids_of
 from passes.recovery.segments import reads
 
 Array = NDArray[np.float64]
@@ -25,6 +30,7 @@ class Constants:
     def __init__(self, model: onnx.ModelProto, original: onnx.ModelProto | None = None) -> None:
         self.model = model
         self._items = {item.name: item for item in model.graph.initializer}
+        self._grids: dict[str, Grid] = grids_of(model)
         source = original or model
         self._original = {item.name: tuple(item.dims) for item in source.graph.initializer}
         self._original_nodes = {name: node for node in source.graph.node for name in node.output}
@@ -35,18 +41,37 @@ class Constants:
         self._outputs = {value.name for value in model.graph.output}
 
     def has(self, name: str) -> bool:
-        """Whether `name` is an initializer."""
-        return name in self._items
+        """Whether `name` is a constant."""
+        return name in self._items or name in self._grids
+
+    def quantised(self, name: str) -> bool:
+        """Whether what is put there is rounded to a grid."""
+        return name in self._grids
+
+    def source(self, name: str) -> str:
+        """The initializer that holds a constant."""
+        return self._grids[name].source if name in self._grids else name
 
     def get(self, name: str) -> Array:
         """Its value in float64."""
-        value: Array = numpy_helper.to_array(self._items[name]).astype(np.float64)
-        return value
+        stored = numpy_helper.to_array(self._items[self.source(name)])
+        return self._grids[name].decoded(stored) if name in self._grids else stored.astype(np.float64)
 
     def put(self, name: str, value: Array) -> None:
         """Replaces its value, keeping its element type."""
-        kind = numpy_helper.to_array(self._items[name]).dtype
-        self._items[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype=kind), name))
+        value = self._grids[name].encoded(value) if name in self._grids else value
+        item = self._items[self.source(name)]
+        kind = numpy_helper.to_array(item).dtype
+        item.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype=kind), item.name))
+
+    def read_back(self, name: str, write: Callable[[], None], read: Callable[[], Array]) -> Array:
+        """What `read` gives after `write` changed `name`, which is then as it was before."""
+        item = self._items[self.source(name)]
+        before = item.SerializeToString()
+        write()
+        found = read()
+        item.ParseFromString(before)
+        return found
 
     def attach(self, node: int, position: int, name: str, value: Array, *, like: str) -> None:
         """Adds an initializer of the type of `like` and makes it input `position` of `node`."""
@@ -64,19 +89,21 @@ class Constants:
         return self.model.graph.node[index]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Sizes of an initializer."""
-        return tuple(self._items[name].dims)
+        """Sizes of a constant."""
+        return tuple(self._items[self.source(name)].dims)
 
     def original_shape(self, name: str) -> tuple[int, ...]:
-        """Sizes of an initializer before pruning."""
-        return self._original[name]
+        """Sizes of a constant before pruning."""
+        return self._original[self.source(name)]
 
     def original_groups(self, output: str) -> int:
         """`group` of the original's node that makes `output`."""
         return int(next((item.i for item in self._original_nodes[output].attribute if item.name == "group"), 1))
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Element type of an initializer."""
+        """Element type of a constant as its readers see it."""
+        if name in self._grids:
+            return np.dtype(np.float32)
         kind: np.dtype[Any] = np.dtype(helper.tensor_dtype_to_np_dtype(self._items[name].data_type))
         return kind
 

@@ -10,7 +10,7 @@ A layer is known by its output tensor, which the original and the slim model sha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from passes.recovery.windows import Window, window_of
 Array: TypeAlias = NDArray[np.float64]
 Keep: TypeAlias = Mapping[str, Mapping[int, NDArray[np.int64]]]
 CHANNEL_OPERATORS = frozenset({"Conv", "ConvTranspose"})
+INTEGER_OPERATORS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,20 @@ class Layer(ABC):
     def store(self, constants: Constants, weights: Array) -> None:
         """Writes W back in the initializer's own layout and type."""
 
+    def stored(self, constants: Constants, weights: Array, bias: Callable[[Array], Array]) -> tuple[Array, Array]:
+        """W and `bias(W)` as they would be read back: on the grid where they are quantised, else as they are."""
+        if not constants.quantised(self.weight):
+            return weights, bias(weights)
+        given = weights
+        weights = constants.read_back(
+            self.weight, lambda: self.store(constants, given), lambda: self.weights(constants)
+        )
+        found = bias(weights)
+        if self.bias is None or not constants.quantised(self.bias.name):
+            return weights, found
+        write, read = (lambda: self.store_bias(constants, found)), (lambda: self.biases(constants))
+        return weights, constants.read_back(self.bias.name, write, read)
+
     def flat(self, output: NDArray[Any]) -> NDArray[Any]:
         """The output as [batch, positions, channels]."""
         last = np.moveaxis(output, 1, -1)
@@ -101,7 +116,7 @@ class Layer(ABC):
 
     def kept_outputs(self, keep: Keep, constants: Constants) -> NDArray[np.int64] | None:
         """Which of the original's output channels this layer still has; None for all."""
-        return keep.get(self.weight, {}).get(0)
+        return keep.get(constants.source(self.weight), {}).get(0)
 
     def biases(self, constants: Constants) -> Array:
         """b, float64[groups, outputs per group]; zeros where there is none."""
@@ -157,8 +172,8 @@ class Windowed(Layer):
 
     def kept_outputs(self, keep: Keep, constants: Constants) -> NDArray[np.int64] | None:
         if not self.window.transposed:
-            return keep.get(self.weight, {}).get(0)
-        kept = keep.get(self.weight, {})
+            return keep.get(constants.source(self.weight), {}).get(0)
+        kept = keep.get(constants.source(self.weight), {})
         width = constants.original_shape(self.weight)[1]
         within = kept.get(1, np.arange(width))
         if self.groups == 1:
@@ -198,7 +213,7 @@ class Dense(Layer):
         constants.put(self.weight, value.T if self.transposed else value)
 
     def kept_outputs(self, keep: Keep, constants: Constants) -> NDArray[np.int64] | None:
-        return keep.get(self.weight, {}).get(0 if self.transposed else 1)
+        return keep.get(constants.source(self.weight), {}).get(0 if self.transposed else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +246,8 @@ class Scaled(Layer):
 
 def make_layer(node: onnx.NodeProto, index: int, constants: Constants) -> Layer | str | None:
     """The affine layer that a slim graph's `node` is; a sentence where it cannot be refitted; None for others."""
+    if node.op_type in INTEGER_OPERATORS:
+        return f"{node.op_type} computes in integers; a model with DequantizeLinear before its layers can be refitted"
     if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}:
         return None
     if len(node.input) < 2 or not constants.has(node.input[1]):
@@ -242,6 +259,8 @@ def make_layer(node: onnx.NodeProto, index: int, constants: Constants) -> Layer 
         return f"its weight {weight!r} is {constants.dtype(weight)}, not floating point"
     if len(node.input) > 2 and node.input[2] and not constants.has(node.input[2]):
         return "its bias is no constant of the model"
+    if constants.quantised(weight) and len(node.input) > 2 and constants.uses(node.input[2]) > 1:
+        return f"its bias {node.input[2]!r} is shared"
     common = (node.name or node.output[0], node.op_type, index, node.input[0])
     if node.op_type in CHANNEL_OPERATORS:
         groups = int(next((item.i for item in node.attribute if item.name == "group"), 1))
@@ -273,7 +292,7 @@ def _dense(node: onnx.NodeProto, index: int, constants: Constants, common: tuple
     return Dense(*common, constants.node(adder).output[0], weight, home, 1, False)
 
 
-def _own_bias(node: onnx.NodeProto, index: int, constants: Constants) -> BiasHome:
+def _own_bias(node: onnx.NodeProto, index: int, constants: Constants) -> BiasHome | None:
     """The third input, the mean of a BatchNormalization that alone follows, or a bias still to be made."""
     if len(node.input) > 2 and node.input[2]:
         name = node.input[2]
@@ -285,4 +304,6 @@ def _own_bias(node: onnx.NodeProto, index: int, constants: Constants) -> BiasHom
             mean = after.input[3]
             if constants.has(mean) and constants.uses(mean) == 1:
                 return BiasHome(follower, 3, mean, sign=-1.0)
+    if constants.quantised(node.input[1]):
+        return None  # a floating-point bias would keep runtimes from computing in integers
     return BiasHome(index, 2, "")

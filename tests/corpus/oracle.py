@@ -56,7 +56,8 @@ class Judgement:
 
 def judge(original: Path, plan: Path, pruned: Path, seed: int = 7) -> Judgement:
     """Compare at the sizes that halpc assumes for open axes, and at others; the worst of them."""
-    keep = json.loads(plan.read_text())["keep"]
+    said = json.loads(plan.read_text())
+    keep = said["keep"] | {name: each["keep"] for name, each in said["derived"].items()}
     before, small = unrounded(onnx.load(original)), unrounded(onnx.load(pruned))
     whole = unrounded(mask(onnx.load(original), keep))
     run = session(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def test_networks_are_predicted(
     kernels: list[Kernel], tmp_path: Path, layered: bool, noise: float, spoilt: int
 ) -> None:
     surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels}
-    fitted = calibrate(kernels, surfaces, networks(kernels, tmp_path, layered=layered, noise=noise, spoilt=spoilt))
+    fitted = calibrate(
+        kernels, surfaces, networks(kernels, tmp_path, layered=layered, noise=noise, spoilt=spoilt)
+    ).cost({})
     clean = networks(kernels, tmp_path)[spoilt:]
     errors = [abs(fitted.at(n.widths) / n.ms - 1) for n in clean]
     assert np.median(errors) < 0.02
@@ -64,7 +67,7 @@ def test_a_kernel_that_was_never_measured_alone_is_fitted_to_the_size_of_its_res
     samples = networks(kernels, tmp_path)
     depthwise = next(k for k in kernels if k.name == "depthwise")
     surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels if k is not depthwise}
-    fitted = calibrate(kernels, surfaces, samples)
+    fitted = calibrate(kernels, surfaces, samples).cost({})
     charge = next(c for c in fitted.charges if c.name == "depthwise")
     assert charge.axes == depthwise.axes
     shares = [float(charge.at(n.widths)) for n in samples]
@@ -75,9 +78,29 @@ def test_a_kernel_that_was_never_measured_alone_is_fitted_to_the_size_of_its_res
 
 def test_charges_take_arrays_of_widths(kernels: list[Kernel], tmp_path: Path) -> None:
     surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels}
-    fitted = calibrate(kernels, surfaces, networks(kernels, tmp_path))
+    fitted = calibrate(kernels, surfaces, networks(kernels, tmp_path)).cost({})
     second = next(c for c in fitted.charges if c.name == "second")
     grid = second.cost(np.arange(8, 33, 8)[:, None], np.arange(8, 65, 8)[None, :])
     assert grid.shape == (4, 8)
     assert (np.diff(grid, axis=0) > 0).all()
     assert (np.diff(grid, axis=1) > 0).all()
+
+
+def test_networks_that_hinder_themselves_are_predicted(kernels: list[Kernel], tmp_path: Path) -> None:
+    surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels}
+    samples = [replace(n, ms=n.ms**1.2, layers={}) for n in networks(kernels, tmp_path)]
+    fitted = calibrate(kernels, surfaces, samples).cost({})
+    assert fitted.power > 1.02
+    assert max(abs(fitted.at(n.widths) / n.ms - 1) for n in samples) < 0.04
+
+
+def test_a_machine_that_is_slow_while_one_network_is_taken_apart_does_not_matter(
+    kernels: list[Kernel], tmp_path: Path
+) -> None:
+    surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels}
+    samples = networks(kernels, tmp_path)
+    spoilt = [
+        replace(n, layers={k: 2.0 * ms for k, ms in n.layers.items()}) if i < 3 else n for i, n in enumerate(samples)
+    ]
+    fitted = calibrate(kernels, surfaces, spoilt).cost({})
+    assert max(abs(fitted.at(n.widths) / n.ms - 1) for n in samples) < 0.04

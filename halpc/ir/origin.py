@@ -1,0 +1,80 @@
+"""Where a weight of the loaded model comes from, when load folded it out of weights of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import onnx
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An initializer (or the result of a `Constant` node) of the file.
+
+    Attributes:
+        name: as in the file.
+        shape: its sizes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One output of a node that only moves entries: Transpose, Reshape, Concat, ….
+
+    Attributes:
+        node: as it was; None for one that leaves every entry in its place (Identity, Cast).
+        output: its name.
+        parents: what is moved, by operand name.
+        others: its other operands (shapes, positions) by name.
+    """
+
+    node: onnx.NodeProto | None
+    output: str
+    parents: Mapping[str, Origin]
+    others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Anything else: entries of the result are not entries of one of the sources.
+
+    Attributes:
+        why: completes "derived: ".
+        parents: what it was made of.
+    """
+
+    why: str
+    parents: tuple[Origin, ...] = ()
+
+
+Origin: TypeAlias = Source | Moved | Mixed
+
+
+def sources(origin: Origin) -> Iterator[Source]:
+    """Every source under an origin, repeated where it is used repeatedly."""
+    match origin:
+        case Source():
+            yield origin
+        case Moved():
+            for parent in origin.parents.values():
+                yield from sources(parent)
+        case Mixed():
+            for parent in origin.parents:
+                yield from sources(parent)
+
+
+def mixed(origin: Origin) -> Mixed | None:
+    """The first thing under an origin that is not a pure move, or None."""
+    match origin:
+        case Source():
+            return None
+        case Mixed():
+            return origin
+        case Moved():
+            return next((found for parent in origin.parents.values() if (found := mixed(parent)) is not None), None)

@@ -1,0 +1,106 @@
+"""Quantised weights as numbers: what stands behind a DequantizeLinear of an initializer, and what can be stored there.
+
+    initializer (integers) → DequantizeLinear → layer          written back as integers
+    initializer (floats) → QuantizeLinear → DequantizeLinear → layer     written back as floats on the grid
+
+Scales and zero points stay as they are: the calibration that chose them, and the bias whose scale is their product,
+depend on them. What lies beyond the grid is clipped, which the choice of a refit on held-back inputs sees.
+
+Source: ONNX operators QuantizeLinear and DequantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+Array = NDArray[np.float64]
+INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A dequantised initializer.
+
+    Attributes:
+        source: the initializer.
+        scale: float64, shaped so that it broadcasts against the initializer.
+        zero: of the same shape, the zero points.
+        low, high: least and largest integer.
+        integers: whether the initializer itself holds integers.
+    """
+
+    source: str
+    scale: Array
+    zero: Array
+    low: int
+    high: int
+    integers: bool
+
+    def decoded(self, stored: NDArray[Any]) -> Array:
+        """Numbers that the layer sees."""
+        whole = stored.astype(np.float64) if self.integers else self._whole(stored.astype(np.float64))
+        return (whole - self.zero) * self.scale
+
+    def encoded(self, value: Array) -> Array:
+        """What to store so that the layer sees the nearest numbers."""
+        whole = self._whole(value)
+        return whole if self.integers else (whole - self.zero) * self.scale
+
+    def _whole(self, value: Array) -> Array:
+        return np.clip(np.rint(value / self.scale) + self.zero, self.low, self.high)
+
+
+def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
+    """Per output of a DequantizeLinear that decodes an initializer alone."""
+    items = {item.name: item for item in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    found = {}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        before = makers.get(node.input[0])
+        fake = (
+            before is not None and before.op_type == "QuantizeLinear" and list(before.input[1:]) == list(node.input[1:])
+        )
+        source = before.input[0] if fake and before is not None else node.input[0]
+        if readers.get(source, 0) == 1 == readers.get(node.input[0], 0) and source in items:
+            grid = _grid(node, items, source, integers=not fake)
+            if grid is not None:
+                found[node.output[0]] = grid
+    return found
+
+
+def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, *, integers: bool) -> Grid | None:
+    """None where scales are no constants, come in blocks, or the integers are packed or floating point."""
+    said = {item.name: item.i for item in node.attribute}
+    names = [name for name in node.input[1:] if name]
+    if said.get("block_size", 0) or not all(name in items for name in names):
+        return None
+    arrays = [numpy_helper.to_array(items[name]) for name in names]
+    point = arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0], dtype=np.uint8)
+    stored = numpy_helper.to_array(items[source])
+    kind = stored.dtype if integers else point.dtype
+    if kind.name not in INTEGERS or (not integers and stored.dtype != np.float32):
+        return None
+    along = said.get("axis", 1) % max(stored.ndim, 1)
+    shape = [-1 if axis == along else 1 for axis in range(stored.ndim)] if arrays[0].size > 1 else [1] * stored.ndim
+    limits = np.iinfo(kind)
+    return Grid(
+        source,
+        arrays[0].astype(np.float64).reshape(shape),
+        point.astype(np.float64).reshape(shape),
+        int(limits.min),
+        int(limits.max),
+        integers,
+    )

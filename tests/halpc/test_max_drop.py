@@ -1,0 +1,64 @@
+"""`--max-drop`: the fastest model that loses no more than was allowed, judged by what onnxruntime says of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from halpc.cli import main
+from halpc.errors import InfeasibleError
+from halpc.options import Options
+from halpc.sweep import fastest_within
+from tests.small import saved
+
+RANDOM = np.random.default_rng(0).standard_normal((400, 3, 8, 8)).astype(np.float32)
+
+
+def answers(path: Path) -> np.ndarray:
+    return np.asarray(ort.InferenceSession(path).run(None, {"x": RANDOM})[0]).argmax(1)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> tuple[Path, Path]:
+    """A network, and inputs labelled as it answers them: it has them all right."""
+    path = saved(tmp_path)
+    np.savez(tmp_path / "labelled.npz", x=RANDOM, labels=answers(path))
+    return path, tmp_path / "labelled.npz"
+
+
+@pytest.mark.parametrize("allowed", [0.1, 0.3])
+def test_no_more_is_lost_than_was_allowed(labelled: tuple[Path, Path], tmp_path: Path, allowed: float) -> None:
+    path, data = labelled
+    report = fastest_within(Options(path, (), out=tmp_path / "out", evaluate=data), "macs", allowed)
+    wrong = float((answers(tmp_path / "out" / "pruned.onnx") != answers(path)).mean())
+    assert report.result.accuracy == pytest.approx(1 - wrong)
+    assert 0 < wrong <= allowed
+    assert report.result.macs < report.baseline.macs
+
+
+def test_more_may_be_cut_where_more_may_be_lost(labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    path, data = labelled
+    macs = [
+        fastest_within(Options(path, (), out=tmp_path / f"{a}", evaluate=data), "macs", a).result.macs
+        for a in (0.05, 0.5)
+    ]
+    assert macs[1] < macs[0]
+
+
+def test_a_network_that_loses_at_once_is_refused(labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    path, data = labelled
+    rng = np.random.default_rng(1)
+    wrong = (answers(path) + rng.integers(1, 5, len(RANDOM))) % 5
+    np.savez(data, x=RANDOM, labels=np.where(rng.random(len(RANDOM)) < 0.5, answers(path), wrong))
+    with pytest.raises(InfeasibleError, match="max-drop"):
+        fastest_within(Options(path, (), out=tmp_path / "out", evaluate=data), "macs", 0.0)
+
+
+def test_it_needs_labels(labelled: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["compile", str(labelled[0]), "--max-drop", "1%", "-o", str(tmp_path / "out")])
+    assert code == 2
+    assert "--evaluate" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

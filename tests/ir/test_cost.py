@@ -1,0 +1,35 @@
+"""Cost models: scaled, to a power, and as a resource that limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from halpc.ir.cost import CostModel
+from halpc.ir.dims import Leaf
+from halpc.ir.problem import Charge
+
+CHARGE = Charge("a", (Leaf("a", 64),), lambda w: 0.5 * np.asarray(w, dtype=np.float64))
+
+
+@pytest.mark.parametrize("power", [0.9, 1.0, 1.2])
+@pytest.mark.parametrize("scale", [0.7, 1.0])
+def test_a_resource_admits_what_the_model_says_is_within_the_limit(power: float, scale: float) -> None:
+    cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, scale, power)
+    limit = cost.at({"a": 32})
+    resource = cost.resource(limit)
+    assert resource.limit == limit
+    assert resource.spent({"a": 32}) == pytest.approx(limit, rel=1e-12)
+    assert resource.spent({"a": 31}) < limit < resource.spent({"a": 33})
+
+
+def test_a_limit_without_end_is_one() -> None:
+    cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, 1.3, 1.1)
+    resource = cost.resource(np.inf)
+    assert resource.limit == np.inf
+    assert resource.spent({}) == pytest.approx(cost.at({}), rel=1e-12)
+
+
+def test_a_correction_is_exact_where_it_was_measured() -> None:
+    cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, 1.3, 1.1).corrected({"a": 8}, 9.0)
+    assert cost.at({"a": 8}) == pytest.approx(9.0, rel=1e-12)
