@@ -16,7 +16,7 @@ exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported inp
             5 verification failed · 6 backend missing · 7 measured over budget · 130 interrupted (resumable)"""
 SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-PROFILERS = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+PROFILERS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 RESOURCES = ("latency", "macs", "params", "peak_memory")
 

@@ -35,7 +35,7 @@ from profilers import profiler_for
 log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
-CLOSE = 0.97  # a result at least this share of the limit is not improved any further
+CLOSE = 0.97  # a result whose interval reaches this share of the limit is not improved any further
 AIM = 0.985  # share of the limit that is selected for, so that noise does not carry the last measurement over it
 LEAST_AIM, HIGH_AIM = (
     0.85,
@@ -43,7 +43,8 @@ LEAST_AIM, HIGH_AIM = (
 )  # and at least, however noisy it is; and where a choice leaves much of the limit unused
 MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
 SECONDS = 0.5  # of interleaved measuring per call of the profiler
-LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 20, 60.0  # per measurement of a pair of models
+LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 20, 30.0  # per measurement of a pair of models
+AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 
 def profile_latency(job: Job) -> None:
@@ -106,9 +107,13 @@ def select_and_measure(job: Job) -> None:
     if job.profiler is None:
         _choose(job, {})
         return
+    if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
+        _take_best(job)
+        return
     limit, aim = _limits(job)["latency"], AIM
-    for number in range(1, job.options.rounds + 1):
-        job.progress("select", number, job.options.rounds)
+    rounds = job.options.rounds if not job.rounds else AGAIN_ROUNDS
+    for number in range(1, rounds + 1):
+        job.progress("select", number, rounds)
         try:
             _choose(job, {"latency": aim * limit})
         except InfeasibleError:
@@ -117,12 +122,10 @@ def select_and_measure(job: Job) -> None:
             break
         again = _widths(job) in job.trials
         found = _round(job, number)
-        if found.sure and (found.share >= CLOSE or again or _whole(job)):
+        if found.sure and (found.high >= CLOSE or again or _whole(job)):
             break
-        if found.sure:
-            aim = max(aim, HIGH_AIM)
-        elif not found.decided:
-            aim = max(LEAST_AIM, min(aim, math.exp(-MARGIN * found.noise)))
+        highest = HIGH_AIM if found.sure else aim
+        aim = max(LEAST_AIM, min(highest, highest if found.decided else math.exp(-MARGIN * found.noise)))
         limit = found.limit_ms
         job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, found.share * limit)
     _take_best(job)

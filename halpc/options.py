@@ -23,7 +23,7 @@ class Options:
         calibration: inputs for recovery and data-aware scores: `.npz`, a folder of `.npy` or of images.
         mean, std: normalisation of images.
         evaluate: labelled inputs for top-1 before and after.
-        profiler: `auto`, `onnxruntime`, `tensorrt`, `tensorrt_rtx`.
+        profiler: `auto`, `onnxruntime`, `openvino`, `tensorrt`, `tensorrt_rtx`.
         provider: onnxruntime's execution provider: `cpu`, `cuda` or `tensorrt`.
         threads: intra-op threads that the model will be deployed with.
         precision: `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8`.

@@ -16,7 +16,7 @@ from halpc.ir.profiler import Profiler
 
 log = logging.getLogger(__name__)
 
-BACKENDS: Final = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+BACKENDS: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 AUTO: Final = ("tensorrt", "onnxruntime")
 """What `auto` tries, in order. A TensorRT-RTX plan is never what somebody gets without asking for it."""
 
@@ -42,8 +42,8 @@ def profiler_for(
     """A profiler by name.
 
     Args:
-        name: `auto`, `onnxruntime`, `tensorrt` or `tensorrt_rtx`.
-        threads: intra-op threads of onnxruntime; TensorRT has none.
+        name: `auto` or one of `BACKENDS`.
+        threads: intra-op threads of onnxruntime and OpenVINO; TensorRT has none.
         precision: of the models that will be measured.
         provider: onnxruntime's execution provider: `cpu`, `cuda` or `tensorrt`.
         options: what the backend's own profiler takes besides (`optimisation`; TensorRT: `Settings`).
@@ -55,6 +55,7 @@ def profiler_for(
     """
     makers: dict[str, Callable[[], Profiler]] = {
         "onnxruntime": lambda: _onnxruntime(threads, precision, provider, options),
+        "openvino": lambda: _openvino(threads, precision, options),
         "tensorrt": lambda: _tensorrt("tensorrt", precision, options),
         "tensorrt_rtx": lambda: _tensorrt("tensorrt_rtx", precision, options),
     }
@@ -75,6 +76,12 @@ def profiler_for(
 def _onnxruntime(threads: int, precision: str, provider: str, options: dict[str, Any]) -> Profiler:
     module = importlib.import_module("profilers.onnxrt")
     profiler: Profiler = module.OnnxRuntimeProfiler(provider=provider, threads=threads, precision=precision, **options)
+    return profiler
+
+
+def _openvino(threads: int, precision: str, options: dict[str, Any]) -> Profiler:
+    module = importlib.import_module("profilers.openvino")
+    profiler: Profiler = module.OpenVinoProfiler(threads=threads, precision=precision, **options)
     return profiler
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from profilers import ort_device
 from profilers.feeds import random_feeds
 from profilers.ort_events import LEAST_MS, Profile, read_profile
 from profilers.ort_layers import map_layers
+from profilers.turns import take_turns
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,6 @@ _TOGETHER = 128
 _SHORT_S = 200e-6
 _SHORT_FACTOR = 4
 _CONFIRMED = 1.03
-_BURST_S = 5e-3
-_LONG_S = 0.1
-_BURST_RUNS = 20
-_LEAST_ROUNDS = 7
 
 
 class OnnxRuntimeProfiler:
@@ -109,7 +105,7 @@ class OnnxRuntimeProfiler:
             optimised = Path(folder) / "optimised.onnx"
             runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
             empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
-            _take_turns([runner, empty], repetitions)
+            _fastest([runner, empty], repetitions)
             profile, nothing = runner.profile(), empty.profile()
             if self._device.kind == "cuda" and not profile.on_device:
                 raise BackendError(
@@ -123,20 +119,12 @@ class OnnxRuntimeProfiler:
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.
 
-        In every round each model runs a burst of at least 5 ms, the first run of which finds the caches full of
-        another model and is not counted (unless it is so long that it does not matter). The order of the models
-        turns by one each round.
+        See `profilers.turns` for how they take turns.
         """
         runners = [_Runner(self, model, feeds=feeds) for model in models]
-        bursts = [_burst(runner.warm_up()) for runner in runners]
-        samples: list[list[tuple[float, float]]] = [[] for _ in models]
-        deadline = time.perf_counter() + seconds
-        rounds = 0
-        while rounds < _LEAST_ROUNDS or time.perf_counter() < deadline:
-            for i in ((rounds + k) % len(runners) for k in range(len(runners))):
-                runs, dropped = bursts[i]
-                samples[i] += [runners[i].timed() for _ in range(runs)][dropped:]
-            rounds += 1
+        for runner in runners:
+            runner.run()
+        samples, rounds = take_turns([runner.timed for runner in runners], seconds)
         regime = self._regime(rounds, [len(s) for s in samples])
         alone = self._threads == 1 and self._device.kind == "cpu"
         both = [np.array(s) * 1e3 for s in samples]
@@ -156,7 +144,7 @@ class OnnxRuntimeProfiler:
                 _Runner(self, model, profile_in=Path(folder) / str(i))
                 for i, model in enumerate([*models, _empty_model()])
             ]
-            walls = _take_turns(runners, repetitions)
+            walls = _fastest(runners, repetitions)
             *profiles, empty = [runner.profile() for runner in runners]
         if self._device.kind == "cpu":
             return [profile.kernel_ms(empty.kernel_ms()) for profile in profiles]
@@ -221,7 +209,6 @@ class _Runner:
     ) -> None:
         self.session = profiler.session(model, profile_in=profile_in, optimised=optimised)
         self.binding = self.session.io_binding()
-        self.estimate_s = 0.0
         inputs = self.session.get_inputs()
         given = feeds or {}
         values = {**random_feeds(i for i in inputs if i.name not in given), **given}
@@ -244,18 +231,12 @@ class _Runner:
             raise BackendError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
         return time.perf_counter() - start, time.thread_time() - busy
 
-    def warm_up(self) -> float:
-        """Run until caches and arenas have settled; an estimate of a run in seconds."""
-        self.run()
-        self.estimate_s = min(self.run() for _ in range(3))
-        return self.estimate_s
-
     def profile(self) -> Profile:
         """End profiling and read what it says."""
         return read_profile(Path(self.session.end_profiling()))
 
 
-def _take_turns(runners: Sequence[_Runner], repetitions: int) -> list[float]:
+def _fastest(runners: Sequence[_Runner], repetitions: int) -> list[float]:
     """Run all of them in rounds; the fastest wall time of each, in seconds.
 
     After `repetitions` rounds only those go on, up to four times as long, that are so short that it costs nothing,
@@ -282,12 +263,6 @@ def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto
         held += size
     if batch:
         yield batch
-
-
-def _burst(estimate_s: float) -> tuple[int, int]:
-    """Runs in a row, and how many of them are not counted."""
-    runs = min(_BURST_RUNS, math.ceil(_BURST_S / max(estimate_s, 1e-7)))
-    return (1, 0) if estimate_s > _LONG_S else (runs + 1, 1)
 
 
 def _empty_model() -> onnx.ModelProto:

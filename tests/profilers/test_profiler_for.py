@@ -19,8 +19,8 @@ def test_onnxruntime_by_name_has_the_threads_and_precision_asked_for() -> None:
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="choose auto, onnxruntime, tensorrt, tensorrt_rtx"):
-        profiler_for("openvino")
+    with pytest.raises(UsageError, match="choose auto, onnxruntime, openvino, tensorrt, tensorrt_rtx"):
+        profiler_for("stopwatch")
 
 
 def missing(*_: object) -> None:

@@ -1,0 +1,44 @@
+"""Models that take turns, so that a noisy moment, or a machine that slows down, falls on all of them alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+Timed: TypeAlias = Callable[[], tuple[float, float]]
+"""Runs a model once: wall time and processor time of the calling thread, in seconds."""
+
+_BURST_S = 5e-3
+_BURST_RUNS = 20
+_LONG_S = 0.1
+_LEAST_ROUNDS = 7
+
+
+def take_turns(models: Sequence[Timed], seconds: float) -> tuple[list[list[tuple[float, float]]], int]:
+    """Every run's times per model, and how many rounds they came in, equally many runs each.
+
+    In every round each model runs a burst of at least 5 ms, the first run of which finds the caches full of another
+    model and is not counted (unless it is so long that it does not matter). The order turns by one each round.
+
+    Args:
+        models: run once each before, so that nothing is set up any more.
+        seconds: for all of them together.
+    """
+    bursts = [burst(min(model()[0] for _ in range(3))) for model in models]
+    samples: list[list[tuple[float, float]]] = [[] for _ in models]
+    deadline = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < _LEAST_ROUNDS or time.perf_counter() < deadline:
+        for i in ((rounds + k) % len(models) for k in range(len(models))):
+            runs, dropped = bursts[i]
+            samples[i] += [models[i]() for _ in range(runs)][dropped:]
+        rounds += 1
+    return samples, rounds
+
+
+def burst(estimate_s: float) -> tuple[int, int]:
+    """Runs in a row, and how many of them are not counted."""
+    runs = min(_BURST_RUNS, math.ceil(_BURST_S / max(estimate_s, 1e-7)))
+    return (1, 0) if estimate_s > _LONG_S else (runs + 1, 1)
