@@ -16,9 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import onnx_graphsurgeon as gs
-
-from halpc.casting import AtPrecision
+from halpc.casting import NATIVE, AtPrecision, as_measured
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
 from halpc.ir.problem import Problem
@@ -50,6 +48,8 @@ AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 def profile_latency(job: Job) -> None:
     """The latency model, from the table on disk and from what is still missing in it."""
     table = open_table(job)
+    if job.profiler is not None:  # a model that the runtime cannot run is refused before anything costs time
+        job.profiler.compare([job.baseline], seconds=0.0)
     profiled = profile(
         job.model, job.coupling, table, job.profiler, grid=job.options.align or GRID, progress=job.progress
     )
@@ -75,7 +75,7 @@ def open_table(job: Job) -> LatencyTable:
     chosen = profiler_for(
         options.profiler, threads=options.threads, precision=options.precision, provider=options.provider
     )
-    native = options.precision in ("fp32", "tf32")
+    native = options.precision in NATIVE
     job.profiler = chosen.profiler if native else AtPrecision(chosen.profiler, options.precision)
     if options.profiler == "auto":
         why = "".join(f"; {reason}" for reason in chosen.passed_over)
@@ -226,14 +226,14 @@ def _slim(job: Job) -> None:
 def judge(job: Job) -> None:
     """The last word: the model that is written, measured again beside the baseline.
 
-    Recovery gives weights new values and may add a bias, so a recovered model is measured from nothing; one that is
-    as it was measured in the rounds adds to what they found.
+    Recovery gives weights new values and may add a bias, and ranges of int8 come from the calibration inputs; such a
+    model is measured from nothing, one that is as it was measured in the rounds adds to what they found.
     """
     if job.profiler is None:
         return
     known: tuple[Pair, ...] = job.trials[_widths(job)].pairs
-    if job.recovery is not None:
-        job.small = static_proto(gs.import_onnx(job.recovery.model), job.model.shapes, job.model.header)
+    if job.deployed is not None and job.deployed is not job.slim:
+        job.small = as_measured(job, job.deployed)
         known = ()
     predicted = job.costs["latency"].at(job.selection.widths)
     found = job.evidence = _measure(job, known)

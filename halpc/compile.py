@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import onnx
-
 from halpc import closed_loop, summary
+from halpc.casting import NATIVE, as_measured, deployed
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
@@ -24,7 +23,6 @@ from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from passes import count
 from passes.calibration import load_calibration
-from passes.cast import cast
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.data_score import score_from_data
@@ -91,7 +89,6 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
-    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     whole = proto_of(job.model.graph, job.model.header)
     if options.calibration is not None:
         job.calibration = load_calibration(
@@ -101,6 +98,11 @@ def _load(job: Job) -> None:
             check_count(job.calibration)
     if options.evaluate is not None:
         job.labelled = load_labelled(options.evaluate, whole)
+    cast_whole = deployed(job, whole)
+    if cast_whole is whole:
+        job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
+    else:
+        job.baseline = as_measured(job, cast_whole)
 
 
 def _couple(job: Job) -> None:
@@ -177,12 +179,27 @@ def _verify(job: Job) -> None:
     job.verification = verify(job.model, job.coupling, job.plan, job.slim, inputs=real, approximate=approximate)
 
 
+def _cast(job: Job) -> None:
+    """The final model at the precision that it will be deployed at."""
+    job.final = job.recovery.model if job.recovery is not None else job.slim
+    job.deployed = deployed(job, job.final)
+
+
 def _evaluate(job: Job) -> None:
+    """Top-1 of the model as it came and of what is deployed."""
     if job.labelled is None:
         return
-    final = job.recovery.model if job.recovery is not None else job.slim
     before = evaluate(proto_of(job.model.graph, job.model.header), job.labelled)
-    job.accuracy = (before.top1, evaluate(final, job.labelled).top1)
+    try:
+        after = evaluate(job.deployed, job.labelled)
+    except BackendError as error:
+        if job.deployed is job.final:
+            raise
+        job.note(
+            f"top-1 is that of the model before --precision {job.options.precision}, which cannot run here: {error}"
+        )
+        after = evaluate(job.final, job.labelled)
+    job.accuracy = (before.top1, after.top1)
 
 
 def write(job: Job, report: Report, folder: Path) -> None:
@@ -194,37 +211,21 @@ def write(job: Job, report: Report, folder: Path) -> None:
     """
     if report.status == "slower":
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
-    final = job.recovery.model if job.recovery is not None else job.slim
-    save_proto(final, folder / "pruned.onnx")
+    save_proto(job.final, folder / "pruned.onnx")
     write_json(folder / "plan.json", in_the_files_words(job.model, job.plan).as_json())
     write_json(folder / "latency.json", closed_loop.table_json(job))
-    deployed = final
-    if job.options.precision not in ("fp32", "tf32"):
-        deployed = _at_precision(job, final)
-        save_proto(deployed, folder / f"pruned.{job.options.precision}.onnx")
-    _engine(job, deployed, folder)
+    if job.options.precision not in NATIVE:
+        save_proto(job.deployed, folder / f"pruned.{job.options.precision}.onnx")
+    _engine(job, folder)
     (folder / "report.html").write_text(summary.html(report), encoding="utf-8")
     write_json(folder / "report.json", report.as_json())
 
 
-def _at_precision(job: Job, final: onnx.ModelProto) -> onnx.ModelProto:
-    """What is deployed; int8 and fp8 take their ranges from the calibration inputs.
-
-    Raises:
-        UsageError: there are none, and the precision needs them.
-    """
-    precision = job.options.precision
-    if precision in ("int8", "fp8") and job.calibration is None:
-        raise UsageError(f"--precision {precision} needs --calibration inputs for its ranges")
-    batches = [] if job.calibration is None else list(islice(job.calibration.batches(8), 16))
-    return cast(final, precision, inputs=batches)
-
-
-def _engine(job: Job, deployed: onnx.ModelProto, folder: Path) -> None:
+def _engine(job: Job, folder: Path) -> None:
     """`model.engine`, where the runtime builds engines."""
     backend = getattr(job.profiler, "inner", job.profiler)
     if hasattr(backend, "build"):
-        job.engine = backend.build(deployed, folder / "model.engine", shapes=_profiles(job))
+        job.engine = backend.build(job.deployed, folder / "model.engine", shapes=_profiles(job))
     elif job.options.profiler.startswith("tensorrt"):
         raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
 
@@ -257,6 +258,7 @@ FINISH: Stages = (
     ("select", closed_loop.select_and_measure),  # select, slim and measure, in rounds
     ("verify", _verify),
     ("recover", _recover),
+    ("cast", _cast),
     ("evaluate", _evaluate),
     ("judge", closed_loop.judge),
 )

@@ -62,6 +62,8 @@ class Job:
     rounds: list[dict[str, float]] = field(default_factory=list)
     verification: Any = None
     recovery: Any = None
+    final: onnx.ModelProto = None  # the slim model, recovered where there was something to recover from
+    deployed: onnx.ModelProto = None  # the same at the precision asked for
     engine: Any = None
     accuracy: tuple[float, float] | None = None
     profile_stats: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +71,8 @@ class Job:
     def at(self, options: Options) -> Job:
         """A copy of a prepared job for other options: what was learnt of the latency goes along, no measurement."""
         return replace(
-            self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None, engine=None,
+            self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None,
+            final=None, deployed=None, engine=None,
             accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
 

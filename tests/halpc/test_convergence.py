@@ -18,6 +18,7 @@ from halpc.job import Job
 from halpc.options import Options
 from halpc.units import parse_budget
 from passes import count
+from passes.memory import peak_memory
 from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice, true_ms
 from tests.small import model, saved, weights
 
@@ -50,6 +51,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
     run(job, PREPARE[:3])
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
+    job.memory = peak_memory(job.model.twin, job.coupling)
     charges = tuple(Charge(c.name, c.axes, _in_ms(c)) for c in job.costs["macs"].charges)
     job.costs["latency"] = CostModel("latency", "ms", 4 * OVERHEAD_MS, charges)
     return job
