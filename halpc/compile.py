@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from halpc import closed_loop, summary
 from halpc.casting import NATIVE, as_measured, deployed
+from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
@@ -89,6 +90,7 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
+    job.engine_shapes = engine_shapes(job.model, options.profiles)
     whole = proto_of(job.model.graph, job.model.header)
     if options.calibration is not None:
         job.calibration = load_calibration(
@@ -225,25 +227,9 @@ def _engine(job: Job, folder: Path) -> None:
     """`model.engine`, where the runtime builds engines."""
     backend = getattr(job.profiler, "inner", job.profiler)
     if hasattr(backend, "build"):
-        job.engine = backend.build(job.deployed, folder / "model.engine", shapes=_profiles(job))
+        job.engine = backend.build(job.deployed, folder / "model.engine", shapes=job.engine_shapes)
     elif job.options.profiler.startswith("tensorrt"):
         raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
-
-
-def _profiles(job: Job) -> dict[str, Any]:
-    """Min, opt and max shapes of inputs with dynamic axes; the budget is met at opt, which the analysis used."""
-    from profilers.trt_engine import Profile
-
-    given = job.options.profiles
-    return {
-        name: Profile(
-            given.get("min", {}).get(name, shape),
-            given.get("opt", {}).get(name, shape),
-            given.get("max", {}).get(name, shape),
-        )
-        for name, shape in job.model.shapes.items()
-        if job.model.dynamic.get(name)
-    }
 
 
 # What depends on the model and the device only; a second budget starts behind it.

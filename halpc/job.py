@@ -40,6 +40,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
 
     model: Model = None  # type: ignore[assignment]
+    engine_shapes: Mapping[str, Any] = field(default_factory=dict)
     coupling: Coupling = None  # type: ignore[assignment]
     saliency: Saliency = None  # type: ignore[assignment]
     ceilings: Mapping[str, int] = field(default_factory=dict)

@@ -95,7 +95,9 @@ def cast(model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io
     return _quantised(model, precision, inputs)
 
 
-def cast_for_timing(model: onnx.ModelProto, precision: str, *, seed: int = 0) -> onnx.ModelProto:
+def cast_for_timing(
+    model: onnx.ModelProto, precision: str, *, seed: int = 0, keep_io_types: bool = True
+) -> onnx.ModelProto:
     """`cast` for a stop-watch: calibration inputs, where needed, are random, since ranges cost no time.
 
     A model in which nothing can be quantised stays as it is.
@@ -103,10 +105,10 @@ def cast_for_timing(model: onnx.ModelProto, precision: str, *, seed: int = 0) ->
     inputs: Inputs = ()
     if precision in ("int8", "fp8"):
         if not _nodes_to_quantise(_copy(model)):  # runs in float in a quantised network, too
-            return _copy(model)
+            return _at_opset(model, precision)
         rng = np.random.default_rng(seed)
         inputs = [{name: _random(rng, shape, kind) for name, shape, kind in _inputs_of(model)} for _ in range(2)]
-    return cast(model, precision, inputs=inputs)
+    return cast(model, precision, inputs=inputs, keep_io_types=keep_io_types)
 
 
 def precision_of(model: onnx.ModelProto) -> str:

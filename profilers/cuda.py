@@ -198,6 +198,7 @@ class BindingsCuda:
     def allocate(self, size_bytes: int) -> int:
         address = int(self._ask("cudaMalloc", max(size_bytes, 1)))
         self._ask("cudaMemset", address, 0, max(size_bytes, 1))
+        self._ask("cudaDeviceSynchronize")  # streams that halpc makes do not wait for the default one
         return address
 
     def free(self, address: int) -> None:
@@ -207,6 +208,7 @@ class BindingsCuda:
         host = np.ascontiguousarray(array)
         direction = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._ask("cudaMemcpy", address, host.ctypes.data, host.nbytes, direction)
+        self._ask("cudaDeviceSynchronize")
 
     def stream(self) -> Any:
         return self._ask("cudaStreamCreateWithFlags", _NON_BLOCKING)
@@ -262,6 +264,7 @@ class PyCuda:
     def allocate(self, size_bytes: int) -> int:
         memory = self._cuda.mem_alloc(max(size_bytes, 1))
         self._cuda.memset_d8(memory, 0, max(size_bytes, 1))
+        self._cuda.Context.synchronize()
         self._memory[int(memory)] = memory
         return int(memory)
 
@@ -270,6 +273,7 @@ class PyCuda:
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
         self._cuda.memcpy_htod(address, np.ascontiguousarray(array))
+        self._cuda.Context.synchronize()
 
     def stream(self) -> Any:
         return self._cuda.Stream(_NON_BLOCKING)

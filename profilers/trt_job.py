@@ -18,7 +18,8 @@ from typing import Any
 from halpc import errors
 from halpc.errors import BackendError, HalpcError
 
-CHILD: tuple[str, ...] = (sys.executable, "-X", "faulthandler", "-m", "profilers.trt_child")
+# -P: a folder in which halpc happens to be started must not shadow its modules
+CHILD: tuple[str, ...] = (sys.executable, "-P", "-X", "faulthandler", "-m", "profilers.trt_child")
 TIMEOUT_SECONDS = 3600.0
 _TAIL = 1500  # characters of the child's own output quoted in an error
 

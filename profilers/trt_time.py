@@ -92,7 +92,7 @@ def open_engine(
         if name in inputs:
             _bind_input(loaded, name, feeds.get(name))
         else:
-            _bind(loaded, name, int(context.get_max_output_size(name)))
+            _bind(loaded, name, _output_bytes(loaded, name))
     return loaded
 
 
@@ -105,6 +105,13 @@ def _set_shape(loaded: Loaded, name: str, shapes: Mapping[str, tuple[int, ...]])
         raise BackendError(
             f"the engine does not take shape {tuple(shape)} for input {name}: it is outside its profile."
         )
+
+
+def _output_bytes(loaded: Loaded, name: str) -> int:
+    size_bytes = int(loaded.context.get_max_output_size(name))
+    if size_bytes < 0:
+        raise BackendError(f"TensorRT does not know how large output {name} may get: {trt_engine.quote(loaded.said)}.")
+    return size_bytes
 
 
 def _bind(loaded: Loaded, name: str, size_bytes: int) -> int:

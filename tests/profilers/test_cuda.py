@@ -110,7 +110,14 @@ class FakeRuntime:
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> tuple[Any, ...]:
             self.calls.append((name, *arguments))
-            silent = name in ("cudaFree", "cudaMemset", "cudaMemcpy", "cudaSetDevice", "cudaEventRecord")
+            silent = name in (
+                "cudaDeviceSynchronize",
+                "cudaFree",
+                "cudaMemset",
+                "cudaMemcpy",
+                "cudaSetDevice",
+                "cudaEventRecord",
+            )
             return (self.fails.get(name, 0),) if silent else (self.fails.get(name, 0), 4096.0)
 
         return call
@@ -122,7 +129,8 @@ def test_bindings_upload_copies_the_bytes_of_the_array(monkeypatch: pytest.Monke
     device = cuda.open_cuda()
     address = device.allocate(12)
     device.upload(address, np.ones((1, 3), np.float32))
-    assert [(call[0], call[-2:]) for call in runtime.calls[-1:]] == [("cudaMemcpy", (12, 1))]
+    assert [(call[0], call[-2:]) for call in runtime.calls[-2:-1]] == [("cudaMemcpy", (12, 1))]
+    assert runtime.calls[-1] == ("cudaDeviceSynchronize",)  # halpc's streams do not wait for the default one
     assert ("cudaMemset", 4096, 0, 12) in runtime.calls
 
 

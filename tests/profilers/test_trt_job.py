@@ -67,3 +67,16 @@ def test_errors_keep_their_class_across_the_border(tmp_path: Path, name: str, ki
 def test_a_result_comes_back_whole(tmp_path: Path) -> None:
     answer = child("(folder / 'result.json').write_text((folder / 'job.json').read_text())")
     assert trt_job.run(JOB, tmp_path, command=answer) == JOB
+
+
+def test_a_module_in_the_folder_where_halpc_is_started_does_not_shadow_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "profilers.py").write_text("raise SystemExit(77)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    folder = tmp_path / "job"
+    folder.mkdir()
+    with pytest.raises(BackendError) as caught:
+        trt_job.run({"action": "layers", "backend": "tensorrt", "needs_gpu": True}, folder)
+    assert "77" not in str(caught.value)
