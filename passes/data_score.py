@@ -149,9 +149,10 @@ def _observe(
         if progress is not None:
             progress(number, len(views), view.layer.name)
         spread = Spread()
-        pairs = ((t[view.layer.data], spread.see(t[site], view)) for t in walk.step())
+        pairs = enumerate((t[view.layer.data], spread.see(t[site], view)) for t in walk.step())
+        seen = ((at, view.layer, x, x if view.pointwise else y, ()) for at, (x, y) in pairs)
         limit = row_limit(view.weights.shape[1], most=options.positions, per_unknown=options.rows_per_unknown)
-        moments, _ = samples.moments(view.layer, number, ((x, x if view.pointwise else y) for x, y in pairs), limit)
+        moments, _ = samples.moments(seen, number, limit)
         yield from view.blocks(moments.about(mean=True).xx, spread.total)
     if progress is not None:
         progress(len(views), len(views), "")

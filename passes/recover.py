@@ -204,8 +204,9 @@ def _sweep(
     )
     yield from (LayerReport(skip.name, skip.op, "skipped", skip.reason) for skip in skipped)
     half = options.memory_bytes // 2
-    theirs = Walk(original, samples.batches, [[task.target.site] for task in tasks], half, options.threads)
-    wanted = [[task.layer.data, *task.target.others] for task in tasks]
+    sites = [[target.site for _, target in task.uses] for task in tasks]
+    theirs = Walk(original, samples.batches, sites, half, options.threads)
+    wanted = [[name for layer, target in task.uses for name in (layer.data, *target.others)] for task in tasks]
     ours = Walk(model, samples.batches, wanted, half, options.threads)
     for number, task in enumerate(tasks):
         if progress is not None:
@@ -230,20 +231,21 @@ def _recover_layer(
     clips = task.target.clip is not None and options.mode == "refit" and task.layer.bias is not None
     clips = clips and 4 * limit * groups * (unknowns + 3 * outputs) <= options.rows_bytes
     rows = Rows() if clips else None
-    pairs = _pairs(task, theirs, ours, constants, bounds=clips)
-    fit, held = samples.moments(task.layer, number, pairs, limit, rows.add if rows is not None else None)
+    seen = _seen(task, theirs, ours, constants, bounds=clips)
+    most = max(limit // len(task.uses), 1)
+    fit, held = samples.moments(seen, number, most, rows.add if rows is not None else None)
     return _refit(task, fit, held, rows, constants, options)
 
 
-def _pairs(
+def _seen(
     task: Task, theirs: Walk, ours: Walk, constants: Constants, *, bounds: bool
-) -> Iterator[tuple[NDArray[Any], ...]]:
+) -> Iterator[tuple[int, Layer, NDArray[Any], NDArray[Any], tuple[NDArray[Any], ...]]]:
     """Per batch, a layer's input in the slim model, what its output should be, and the bounds it may exceed."""
-    target = task.target
-    for original, slim in zip(theirs.step(), ours.step(), strict=True):
-        wanted = target.value(original[target.site], task.kept, task.layer.channel_axis, slim, constants)
-        between = target.bounds(wanted, slim, constants) if bounds else ()
-        yield slim[task.layer.data], wanted, *between
+    for number, (original, slim) in enumerate(zip(theirs.step(), ours.step(), strict=True)):
+        for layer, target in task.uses:
+            wanted = target.value(original[target.site], task.kept, layer.channel_axis, slim, constants)
+            between = target.bounds(wanted, slim, constants) if bounds else ()
+            yield number, layer, slim[layer.data], wanted, between
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +275,12 @@ def _refit(
         return report
     if np.isfinite(best.strength):
         layer.store(constants, best.weights)
-    layer.store_bias(constants, best.bias)
+    for reader, _ in task.uses:
+        reader.store_bias(constants, best.bias)
     action = "refit" if np.isfinite(best.strength) else "bias"
-    return replace(report, action=action, reason=_advice(prior.shape[1], fit.count))
+    together = f"one fit for the {len(task.uses)} readers of its weight" if task.others else ""
+    reason = "; ".join(filter(None, (together, _advice(prior.shape[1], fit.count))))
+    return replace(report, action=action, reason=reason)
 
 
 def _least_squares(

@@ -134,7 +134,7 @@ class Layer(ABC):
         flat = bias.reshape(-1)
         if home.sign < 0:
             constants.put(home.name, constants.get(home.name) - flat)
-        elif home.name and constants.uses(home.name) == 1:
+        elif home.name and constants.uses(home.name) == constants.uses(self.weight):
             shape = constants.shape(home.name)
             value = flat / constants.factor(home.node, "beta")
             constants.put(home.name, value.reshape(shape) if np.prod(shape) == flat.size else value)
@@ -186,9 +186,15 @@ class Windowed(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Dense(Layer):
-    """Gemm, or MatMul with a constant right side; `transposed` where the weight is [outputs, inputs]."""
+    """Gemm, or MatMul with a constant right side.
+
+    Attributes:
+        transposed: the weight is [outputs, inputs].
+        turned: the input is [inputs, rows] (a Gemm's `transA`).
+    """
 
     transposed: bool
+    turned: bool = False
 
     @property
     def channel_axis(self) -> int:
@@ -201,7 +207,7 @@ class Dense(Layer):
         return output.shape[1:-1]
 
     def rows(self, data: NDArray[Any], sizes: tuple[int, ...], picks: NDArray[np.int64]) -> NDArray[np.float32]:
-        chosen = np.take_along_axis(self.flat(data), picks[:, :, np.newaxis], axis=1)
+        chosen = np.take_along_axis(self.flat(data.T if self.turned else data), picks[:, :, np.newaxis], axis=1)
         return chosen.astype(np.float32).reshape(1, picks.size, -1)
 
     def weights(self, constants: Constants) -> Array:
@@ -245,7 +251,10 @@ class Scaled(Layer):
 
 
 def make_layer(node: onnx.NodeProto, index: int, constants: Constants) -> Layer | str | None:
-    """The affine layer that a slim graph's `node` is; a sentence where it cannot be refitted; None for others."""
+    """The affine layer that a slim graph's `node` is; a sentence where it cannot be refitted; None for others.
+
+    Other nodes may read its weight, too (`passes/recovery/shared.py`).
+    """
     if node.op_type in INTEGER_OPERATORS:
         return f"{node.op_type} computes in integers; a model with DequantizeLinear before its layers can be refitted"
     if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}:
@@ -253,13 +262,11 @@ def make_layer(node: onnx.NodeProto, index: int, constants: Constants) -> Layer 
     if len(node.input) < 2 or not constants.has(node.input[1]):
         return None if node.op_type == "MatMul" else "its weight is no constant of the model"
     weight = node.input[1]
-    if constants.uses(weight) > 1:
-        return f"its weight {weight!r} is shared by {constants.uses(weight)} nodes"
     if not np.issubdtype(constants.dtype(weight), np.floating):
         return f"its weight {weight!r} is {constants.dtype(weight)}, not floating point"
     if len(node.input) > 2 and node.input[2] and not constants.has(node.input[2]):
         return "its bias is no constant of the model"
-    if constants.quantised(weight) and len(node.input) > 2 and constants.uses(node.input[2]) > 1:
+    if constants.quantised(weight) and len(node.input) > 2 and constants.uses(node.input[2]) != constants.uses(weight):
         return f"its bias {node.input[2]!r} is shared"
     common = (node.name or node.output[0], node.op_type, index, node.input[0])
     if node.op_type in CHANNEL_OPERATORS:
@@ -280,10 +287,10 @@ def _dense(node: onnx.NodeProto, index: int, constants: Constants, common: tuple
     if len(constants.shape(weight)) != 2:
         return f"its weight {weight!r} is a stack of {constants.shape(weight)}"
     if node.op_type == "Gemm":
-        if flags.get("transA", 0):
-            return "it transposes its input"
         home = _own_bias(node, index, constants)
-        return Dense(*common, node.output[0], weight, home, 1, bool(flags.get("transB", 0)))
+        return Dense(
+            *common, node.output[0], weight, home, 1, bool(flags.get("transB", 0)), bool(flags.get("transA", 0))
+        )
     added = constants.added_constant(node.output[0], constants.shape(weight)[1])
     if added is None:
         return Dense(*common, node.output[0], weight, None, 1, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -46,28 +46,26 @@ class Samples:
 
     def moments(
         self,
-        layer: Layer,
+        seen: Iterable[tuple[int, Layer, NDArray[Any], NDArray[Any], Sequence[NDArray[Any]]]],
         number: int,
-        pairs: Iterable[tuple[NDArray[Any], ...]],
         limit: int,
         sink: Sink | None = None,
     ) -> tuple[Moments, Moments]:
         """Second moments of a layer's inputs and targets, over the samples to fit on and over those held back.
 
         Args:
-            number: the layer's place in the order, which seeds its positions.
-            pairs: per batch, the layer's input, what its output should be, and more arrays like the output.
-            limit: most rows.
+            seen: the number of the batch, a layer, its input, what its output should be, and more arrays like the
+                output; layers of one weight count together.
+            number: the place in the order, which seeds the positions.
+            limit: most rows per layer.
             sink: gets the rows too: 0 or 1 for held back, inputs, targets and the additional arrays.
         """
-        random = np.random.default_rng((self.seed, number))
+        streams: dict[int, np.random.Generator] = {}
         gathered: Gathered | None = None
-        most = 0
-        for index, (data, target, *more) in enumerate(pairs):
-            if gathered is None:
-                in_all = len(target) * self.count / len(next(iter(self.batches[0].values())))
-                most = max(1, round(limit / in_all))
-            picks = draw(len(target), layer.flat(target).shape[1], most, random)
+        for index, layer, data, target, more in seen:
+            in_all = len(target) * self.count / len(next(iter(self.batches[index].values())))
+            random = streams.setdefault(layer.index, np.random.default_rng((self.seed, number, len(streams))))
+            picks = draw(len(target), layer.flat(target).shape[1], max(1, round(limit / in_all)), random)
             rows, wanted = layer.rows(data, layer.sizes(target), picks), layer.targets(target, picks)
             if gathered is None:
                 shifts = rows.mean(axis=1, dtype=np.float64), wanted.mean(axis=1, dtype=np.float64)

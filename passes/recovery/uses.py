@@ -82,5 +82,7 @@ def uses_of(
 def _channel_dim(axes: Mapping[tuple[str, int], Dim], tensor: str, layer: Layer) -> Dim | None:
     if not isinstance(layer, Dense):
         return axes.get((tensor, 1))
+    if layer.turned and tensor == layer.data:
+        return axes.get((tensor, 0))
     rank = max((axis for name, axis in axes if name == tensor), default=-1)
     return axes.get((tensor, rank))
