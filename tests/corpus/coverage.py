@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from halpc import HalpcError, Options, compile_model, parse_budget
 from halpc.errors import InfeasibleError
 from halpc.inspection import inspect
 from tests.corpus.oracle import judge
+from tests.corpus.row import VARIANT, Variant
 
 BUDGET = "50%"
 
@@ -77,12 +79,34 @@ def reasons(path: Path) -> tuple[list[str], int]:
     return [f"{n}x {reason}" for reason, n in commonest], sum(not reason for reason in whole.values())
 
 
+def named(stem: str) -> tuple[str, Variant]:
+    """A file's network and variant."""
+    match = re.fullmatch(rf"(.+?)-({VARIANT.pattern})", stem)
+    assert match is not None, stem
+    return match[1], Variant.parse(match[2])
+
+
+def kinds(variant: Variant) -> list[str]:
+    """What is particular about a variant, for the summary."""
+    tests = {
+        "TorchScript exporter": variant.exporter == "torchscript",
+        "dynamo exporter": variant.exporter == "dynamo",
+        "opset 11 or older": variant.opset <= 11,
+        "opset 20 or newer": variant.opset >= 20,
+        "open batch": variant.dynamic == "batch",
+        "open batch and sizes": variant.dynamic == "size",
+        "unfolded": not variant.folded,
+        "quantised": variant.after != "" and not variant.after.startswith("fp16"),
+        "float16": variant.after.startswith("fp16"),
+    }
+    return [kind for kind, holds in tests.items() if holds]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a summary, then a line per network."""
+    """Markdown: a summary, a line per kind of variant, then a line per file."""
     done = [r for r in rows if r["status"] == "ok"]
-    sound = [r for r in done if r["sound"]]
-    small = [r for r in sound if r["macs_left"] <= 0.6]
     couple = sorted(r["couple_s"] for r in done) or [0.0]
+    several = [r for r in done if r.get("sizes", 1) > 1]
     lines = [
         "# Coverage",
         "",
@@ -91,24 +115,59 @@ def table(rows: list[dict[str, Any]]) -> str:
         "`python -m tests.corpus.export --out CORPUS` and",
         "`python -m tests.corpus.coverage CORPUS --table docs/coverage.md`.",
         "",
-        f"- compiled: {len(done)} of {len(rows)}; equal to the masked original: {len(sound)} of {len(done)}",
-        f"- at most 60% of their MACs: {len(small)}",
+        f"- compiled: {len(done)} of {len(rows)}; equal to the masked original: {len(sound(done))} of {len(done)}",
+        f"- at most 60% of their MACs: {len(small(done))}",
+        f"- weighted layers that stay whole without a reason: {sum(r['unexplained'] for r in sound(done))}",
+        f"- with open axes and compared at several input sizes: {len(several)}",
         f"- couple: median {couple[len(couple) // 2]:.2f} s,"
         f" nine in ten under {couple[int(0.9 * (len(couple) - 1))]:.2f} s, slowest {couple[-1]:.2f} s",
         "",
-        "| network | MACs left | parameters left | groups | couple s | error | noise allowed | stays whole because |",
-        "|---|---|---|---|---|---|---|---|",
+        "| files | | compiled | sound | at most 60% of their MACs |",
+        "|---|---|---|---|---|",
     ]
+    by_kind: dict[str, list[dict[str, Any]]] = {}
     for r in rows:
-        if r["status"] != "ok":
-            lines.append(f"| {r['network']} | {r['status']} | | | | | | {r['why'][:160]} |")
-            continue
-        flag = "" if r["sound"] else " **WRONG**"
-        lines.append(
-            f"| {r['network']} | {r['macs_left']:.1%} | {r['params_left']:.1%} | {r['groups']} | {r['couple_s']:.2f} |"
-            f" {r['error']:.1e}{flag} | {r['tolerance']:.0e} | {'; '.join(r['whole'])} |"
-        )
+        for kind in kinds(named(r["network"])[1]):
+            by_kind.setdefault(kind, []).append(r)
+    for kind, members in sorted(by_kind.items(), key=lambda item: -len(item[1])):
+        ok = [r for r in members if r["status"] == "ok"]
+        lines.append(f"| {kind} | {len(members)} | {len(ok)} | {len(sound(ok))} | {len(small(ok))} |")
+    lines += [
+        "",
+        "| network | variant | MACs left | parameters left | groups | couple s | sizes | error | noise allowed "
+        "| stays whole because |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(line(r) for r in rows),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def sound(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [r for r in rows if r["status"] == "ok" and r["sound"]]
+
+
+def small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [r for r in sound(rows) if r["macs_left"] <= 0.6]
+
+
+def line(r: dict[str, Any]) -> str:
+    """A file's line."""
+    network, variant = named(r["network"])
+    if r["status"] != "ok":
+        return f"| {network} | {variant} | {r['status']} | | | | | | | {r['why'][:160].splitlines()[0]} |"
+    flag = "" if r["sound"] else " **WRONG**"
+    return (
+        f"| {network} | {variant} | {r['macs_left']:.1%} | {r['params_left']:.1%} | {r['groups']} |"
+        f" {r['couple_s']:.2f} | {r.get('sizes', 1)} | {r['error']:.1e}{flag} | {r['tolerance']:.0e} |"
+        f" {'; '.join(r['whole'])} |"
+    )
+
+
+def below(path: Path) -> str:
+    """What stands in a table's file from its first second-level heading on: written by hand, and kept."""
+    text = path.read_text() if path.exists() else ""
+    at = text.find("\n## ")
+    return text[at:] if at >= 0 else ""
 
 
 def main() -> None:
@@ -131,7 +190,7 @@ def main() -> None:
             stream.flush()
             print(json.dumps(rows[path.stem])[:200], flush=True)
     if args.table is not None:
-        args.table.write_text(table([rows[k] for k in sorted(rows)]))
+        args.table.write_text(table([rows[k] for k in sorted(rows)]) + below(args.table))
 
 
 if __name__ == "__main__":
