@@ -86,7 +86,10 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition(":")
     if not name or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
         raise UsageError(f"--shape {text!r}: expected NAME:1x3x224x224 with sizes above zero")
-    return name, tuple(int(n) for n in sizes.split("x"))
+    shape = tuple(int(n) for n in sizes.split("x"))
+    if max(shape) >= 2**31:
+        raise UsageError(f"--shape {text!r}: expected sizes below 2147483648")
+    return name, shape
 
 
 def spell_ms(ms: float) -> str:

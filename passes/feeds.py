@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from halpc.errors import ModelError
 
 _TYPES = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64,
@@ -16,15 +19,26 @@ _TYPES = {
 }  # fmt: skip
 
 
+LARGEST = 2**32  # entries of an input; more are taken for a mistake, not for a model
+
+
 def random_feeds(
     session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """Normal floats, small non-negative integers (they may be indices), every byte value for uint8."""
+    """Normal floats, small non-negative integers (they may be indices), every byte value for uint8.
+
+    Raises:
+        ModelError: an input is no tensor of numbers, or too large for any machine.
+    """
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
     for value in session.get_inputs():
         shape = shapes[value.name]
-        dtype = _TYPES[value.type]
+        dtype = _TYPES.get(value.type)
+        if dtype is None:
+            raise ModelError(f"input {value.name} is a {value.type}; expected numbers or truth values")
+        if math.prod(shape) > LARGEST:
+            raise ModelError(f"input {value.name} has {math.prod(shape):.3g} entries; give --shape with smaller sizes")
         if np.issubdtype(dtype, np.floating):
             feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)
         elif dtype is np.uint8:

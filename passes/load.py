@@ -75,6 +75,8 @@ def read(path: Path) -> onnx.ModelProto:
     Raises:
         ModelError: saying what is wrong with the file and what to do.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ModelError(f"{path}: is no regular file (it is read more than once); copy it into one")
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError as error:
@@ -116,7 +118,12 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
 def _load_external(path: Path, proto: onnx.ModelProto) -> None:
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data = path.parent / ExternalDataInfo(tensor).location
+            try:
+                data = path.parent / ExternalDataInfo(tensor).location
+            except ValueError as error:
+                raise ModelError(
+                    f"{path}: weight {tensor.name}: its external data is not described: {error}"
+                ) from error
             if not data.is_file():
                 raise ModelError(
                     f"{path}: external data {data.name} is missing; put it beside the model (weight {tensor.name})"
@@ -129,6 +136,8 @@ def _load_external(path: Path, proto: onnx.ModelProto) -> None:
 
 def _check(path: Path, proto: onnx.ModelProto) -> None:
     for tensor in proto.graph.initializer:
+        if tensor.data_type not in _KNOWN:
+            raise ModelError(f"{path}: weight {tensor.name} has the unknown element type {tensor.data_type}")
         if tensor.HasField("raw_data") and tensor.data_type in _BYTES:
             expected = int(np.prod(tensor.dims, dtype=np.int64)) * _BYTES[tensor.data_type]
             if len(tensor.raw_data) != expected:
@@ -146,6 +155,7 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
         raise ModelError(f"{path}: cannot be checked: {error}") from error
 
 
+_KNOWN = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 _BYTES = {
     onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.BFLOAT16: 2,
     onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8,

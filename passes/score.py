@@ -31,6 +31,7 @@ from passes.weights import array_of
 log = logging.getLogger(__name__)
 
 DATA_SCORES = ("energy", "unrecoverable")
+LARGEST = 1e100  # of an importance
 SUFFIXES = (".weight", ".kernel", ".gamma", ".scale")
 
 
@@ -192,10 +193,12 @@ def _checked(path: Path, key: str, values: NDArray[np.generic], length: int) -> 
             f"{path}: {key!r} has shape {list(values.shape)}, expected [{length}]: one score per output channel"
         )
     scores = values.astype(np.float64)
-    for bad, word in ((~np.isfinite(scores), "not finite"), (scores < 0, "negative")):
+    faults = (~np.isfinite(scores), "not finite"), (scores < 0, "negative"), (scores > LARGEST, "too large to add up")
+    for bad, word in faults:
         if bad.any():
             raise SaliencyError(
-                f"{path}: {key!r} is {word} at channel {int(np.argmax(bad))} ({scores[bad][0]}); expected finite, ≥ 0"
+                f"{path}: {key!r} is {word} at channel {int(np.argmax(bad))} ({scores[bad][0]});"
+                f" expected finite, ≥ 0, at most {LARGEST:.0e}"
             )
     return scores
 
@@ -211,7 +214,7 @@ def _norms(layer: Layer, order: int) -> Scores:
 
 def _relative(scores: Scores) -> Scores:
     """Scores of one layer against its mean, so that layers of different scale compare."""
-    return scores / max(float(scores.mean()), 1e-300)
+    return scores / max(float(scores.mean()), 1e-300) if scores.size else scores
 
 
 def score_from_weights(kind: str, graph: gs.Graph, coupling: Coupling) -> Saliency:

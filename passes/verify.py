@@ -19,7 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
-from halpc.errors import VerificationError
+from halpc.errors import ModelError, VerificationError
 from halpc.ir.dims import Mask, mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
@@ -119,6 +119,7 @@ def verify(
 
     Raises:
         VerificationError: they differ by more than the network's noise, or slim does not load or run.
+        ModelError: the original does not.
     """
     original = proto_of(masked(model, plan), model.header)
     unseen = hidden(original.graph)
@@ -165,14 +166,24 @@ def _reference(
     """What the masked original gives, and the cuts at which it selects by floats; `original` gets more outputs."""
     names = [o.name for o in original.graph.output]
     expose(original, [cut.tensor for cut in cuts])
-    session = session_of(original, optimise=False)
+    try:
+        session = session_of(original, optimise=False)
+    except Exception as error:  # onnxruntime raises untyped errors for what it does not know
+        raise ModelError(f"{model.path}: onnxruntime does not load it: {str(error).splitlines()[0]}") from error
     given = {v.name for v in original.graph.input}
     inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in given))
     random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
     runs: list[_Run] = []
     floats: set[str] = set()
     for feeds in [*random, *map(dict, inputs), *_resized(session, model)]:
-        values = session.run([*names, *inner], feeds)
+        try:
+            values = session.run([*names, *inner], feeds)
+        except Exception as error:  # likewise
+            sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+            raise ModelError(
+                f"{model.path}: onnxruntime does not run it on {sizes}: {str(error).splitlines()[0]};"
+                " give --shape where these sizes are not the model's"
+            ) from error
         seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
         floats = {name for name, value in seen.items() if _is_float(value)}
         held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
@@ -301,7 +312,7 @@ def _coarsest(model: Model) -> str:
 def _nudged(feeds: Mapping[str, NDArray[Any]], seed: int, nudge: float) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(seed + 1000)
     return {
-        name: (x * (1 + nudge * rng.standard_normal(x.shape))).astype(x.dtype)
+        name: np.asarray(x * (1 + nudge * rng.standard_normal(x.shape)), dtype=x.dtype)
         if np.issubdtype(x.dtype, np.floating)
         else x
         for name, x in feeds.items()

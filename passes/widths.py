@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from halpc.errors import PlanError
 from halpc.ir.groups import Coupling
 from halpc.ir.problem import Choice
 from halpc.ir.saliency import Saliency
@@ -32,12 +33,17 @@ def choices(
         steps: latency-aware group size per group.
         ceilings: widest width per group, when an earlier plan is continued.
         vanishing: groups that may have no channels at all.
+
+    Raises:
+        PlanError: the earlier plan left nothing of a group that cannot vanish.
     """
     made = []
     for name, group in coupling.free().items():
         ceiling = (ceilings or {}).get(name, group.size)
         step = (steps or {}).get(name, 1)
-        widths = _grid(ceiling, align, min_width)
+        if ceiling == 0 and name not in vanishing:
+            raise PlanError(f"--resume: group {name!r} keeps no channels in that plan, and it cannot vanish here")
+        widths = _grid(ceiling, align, min_width) if ceiling else np.empty(0, dtype=np.int64)
         if name in vanishing:
             widths = np.append(0, widths)
         curve = saliency.curve(name)

@@ -25,9 +25,9 @@ def staging(out: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder's parent does not exist or may not be written.
     """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; give -o the name of a folder")
     try:
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out}: is a file; give -o the name of a folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         place = out if out.is_dir() else out.parent
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))

@@ -87,7 +87,7 @@ class Coupling:
 
     def free(self) -> dict[str, Group]:
         """Groups that may shrink."""
-        return {name: group for name, group in self.groups.items() if group.pin is None}
+        return {name: group for name, group in self.groups.items() if group.pin is None and group.size > 0}
 
     def shrinks(self, tensor: str, axis: int) -> bool:
         """Whether any leaf of this axis may shrink."""

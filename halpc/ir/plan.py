@@ -23,6 +23,7 @@ from halpc.errors import PlanError
 from halpc.ir.dims import Mask
 
 FORMAT, VERSION = "halpc.plan", 1
+WIDEST = 2**24  # channels of a group
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def read_plan(path: Path) -> Plan:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: not JSON; expected a {FORMAT} file") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise PlanError(f"{path}: expected format {FORMAT} version {VERSION}; write it with this version of halpc")
@@ -117,6 +118,8 @@ def read_plan(path: Path) -> Plan:
 
 
 def _mask(size: int, kept: list[int]) -> Mask:
+    if not 0 < size <= WIDEST or any(not isinstance(i, int) or not 0 <= i < size for i in kept):
+        raise ValueError(f"a group of {size} channels cannot keep {kept[:8]}")
     mask = np.zeros(size, dtype=np.bool_)
     mask[np.asarray(kept, dtype=np.int64)] = True
     return mask
