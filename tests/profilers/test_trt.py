@@ -14,6 +14,8 @@ from onnx import numpy_helper
 
 from halpc.errors import BackendError, ModelError, UsageError
 from passes.cast import cast_for_timing
+from passes.load import load
+from passes.proto import static_proto
 from profilers import trt, trt_engine
 from profilers.trt_engine import Profile, Settings
 
@@ -220,3 +222,15 @@ def test_rtx_reads_models_from_files_too(rtx: trt.TensorRTProfiler, tmp_path: Pa
     onnx.save(network(), tmp_path / "net.onnx")
     assert rtx.build(tmp_path / "net.onnx", tmp_path / "net.plan").size_bytes > 0
     assert {path.name for path in tmp_path.iterdir()} >= {"net.onnx", "net.plan"}
+
+
+@no_gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "resnet56"])
+def test_rtx_builds_the_shipped_models(rtx: trt.TensorRTProfiler, tmp_path: Path, name: str, precision: str) -> None:
+    model = load(Path(__file__).parents[2] / "models" / f"{name}.onnx")
+    rtx.settings = Settings(precision=precision)
+    fixed = static_proto(model.graph, model.shapes, model.header)
+    built = rtx.build(cast_for_timing(fixed, precision), tmp_path / "model.engine")
+    assert built.size_bytes == (tmp_path / "model.engine").stat().st_size > 0
