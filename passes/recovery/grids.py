@@ -20,6 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from passes.recovery.segments import reads
+
 Array = NDArray[np.float64]
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
 
@@ -63,7 +65,7 @@ def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, int] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in reads(node):
             readers[name] = readers.get(name, 0) + 1
     found = {}
     for node in model.graph.node:
