@@ -1,4 +1,8 @@
-"""Random networks: a stem, some random steps, and a head on everything that nobody read."""
+"""Random networks: a stem, some random steps, and a head on everything that nobody read.
+
+Long ones find what rules do to each other. Short ones find what a single rule says too much: few steps, any operator,
+and nearly every tensor is added up without a weight, which is exact only if what was removed is zero there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import numpy as np
 import onnx
 
 from tests.fuzz.network import Network
-from tests.fuzz.steps import STEPS, conv
+from tests.fuzz.rare import RARE
+from tests.fuzz.steps import STEPS, Step, conv
 
 LARGEST = 6000  # entries of a tensor, to keep runs short
 
@@ -15,20 +20,36 @@ def grow(seed: int) -> onnx.ModelProto:
     """A random network; the same for the same seed."""
     net = Network(seed)
     net.pool = [conv(net, "image")[0]]
-    net.pool += conv(net, net.pool[0])
-    wanted = int(net.rng.integers(4, 14))
-    tries = 0
-    while wanted and tries < 100:
-        tries += 1
-        wanted -= _grown(net)
-    probes = [str(net.pick(*net.pool)) for _ in range(net.pick(0, 0, 1, 2))]
+    probes = _short(net) if net.chance(0.5) else _long(net)
     heads = [_head(net, x) for x in net.pool if x not in net.read]
     outputs = [*dict.fromkeys([*heads, *(_added_up(net, x) for x in probes)])]
     return net.model(outputs)
 
 
-def _grown(net: Network) -> bool:
-    step, x = net.pick(*STEPS), str(net.pick(*net.pool[-4:]))
+def _long(net: Network) -> list[str]:
+    """One step after the other; gives what is to be added up."""
+    net.pool += conv(net, net.pool[0])
+    wanted, tries = int(net.rng.integers(4, 14)), 0
+    while wanted and tries < 100:
+        tries += 1
+        wanted -= _grown(net, STEPS, str(net.pick(*net.pool[-4:])))
+    return [str(net.pick(*net.pool)) for _ in range(net.pick(0, 0, 1, 2))]
+
+
+def _short(net: Network) -> list[str]:
+    """A few steps side by side, each behind a layer of its own, so that what one pins does not shield another."""
+    probes = []
+    for _ in range(int(net.rng.integers(2, 7))):
+        net.pool += conv(net, net.pool[0])
+        if net.chance(0.4):
+            _grown(net, STEPS, net.pool[-1])
+        if _grown(net, RARE if net.chance(0.7) else STEPS, net.pool[-1]) and net.chance(0.6):
+            probes.append(net.pool[-1])
+    return probes
+
+
+def _grown(net: Network, steps: tuple[Step, ...], x: str) -> bool:
+    step = net.pick(*steps)
     nodes, types, read = len(net.nodes), dict(net.types), set(net.read)
     try:
         made = step(net, x)

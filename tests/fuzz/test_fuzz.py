@@ -1,4 +1,14 @@
-"""slim equals masked on random networks."""
+"""slim equals masked on random networks.
+
+How much that finds was tried by planting wrong facts in the rules, one at a time: Sigmoid, HardSigmoid, Softplus, Exp
+or Cos keep zero; Log or Reciprocal are finite at zero; Clip keeps zero whatever its limits; one zero is enough for Add;
+a broadcast operand is forgotten in Add and in Where; a zero slope is enough for PRelu; one zero branch, or a zero
+condition, is enough for Where; a power of 0 keeps zero, one of -1 is finite; 0/0 is forgotten in Div; CumSum is zero
+where its operand is. Of the first 11, the long networks alone found 5 in 500 (and the rows of `tests/passes/rules` 10).
+With the short networks (`tests/fuzz/rare.py`) 14 of the 18 are found in 300 to 500, and with the rows where one operand
+is not zero every one of the 18 is found by one of the two; Log, Where with one zero branch or a zero condition, and
+the power of -1 by rows only.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +53,10 @@ def check(seed: int, folder: Path) -> bool:
 @pytest.mark.parametrize("start", range(0, SHORT, BATCH))
 def test_slim_equals_masked_on_random_networks(start: int, tmp_path: Path) -> None:
     pruned = [check(seed, tmp_path) for seed in range(start, start + BATCH)]
-    assert np.mean(pruned) > 0.7
+    assert np.mean(pruned) > 0.4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(SHORT, LONG, BATCH))
 def test_slim_equals_masked_on_many_random_networks(start: int, tmp_path: Path) -> None:
-    assert np.mean([check(seed, tmp_path) for seed in range(start, start + BATCH)]) > 0.7
+    assert np.mean([check(seed, tmp_path) for seed in range(start, start + BATCH)]) > 0.4

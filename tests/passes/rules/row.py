@@ -79,9 +79,14 @@ def row(
 
 
 class Bench:
-    """A model around a node: every axis of its data is free, all that comes out is weighed and added up."""
+    """A model around a node: every axis of its data is free, all that comes out is weighed and added up.
 
-    def __init__(self, row: Row, seed: int = 0) -> None:
+    Args:
+        moved: an operand that is not zero where it is removed, though the others are.
+    """
+
+    def __init__(self, row: Row, seed: int = 0, moved: int = -1) -> None:
+        self.moved = moved
         self.row = row
         self.rng = np.random.default_rng(seed)
         self.nodes: list[onnx.NodeProto] = []
@@ -120,6 +125,7 @@ class Bench:
         if kind != "f":
             self.inputs.append(helper.make_tensor_value_info(name, KINDS[kind], shape))
             return name
+        zero = zero and index != self.moved
         scaled = self.add("Mul", ["scale", self.weight(f"w{index}", values)], [name if zero else f"{name}_scaled"])
         return scaled if zero else self.add("Add", [scaled, self.weight(f"c{index}", np.float32([0.25]))], [name])
 

@@ -31,9 +31,9 @@ def name_of(row: Row) -> str:
     return f"{row.op}-{row.operands}-{row.opset}".replace(" ", "_")
 
 
-def couple_bench(row: Row, folder: Path, *, zero: bool, weighed: bool) -> tuple[Model, Coupling]:
+def couple_bench(row: Row, folder: Path, *, zero: bool, weighed: bool, moved: int = -1) -> tuple[Model, Coupling]:
     path = folder / "row.onnx"
-    onnx.save(Bench(row).model(zero=zero, weighed=weighed), path)
+    onnx.save(Bench(row, moved=moved).model(zero=zero, weighed=weighed), path)
     model = load(path)
     return model, couple(model.twin)
 
@@ -60,7 +60,18 @@ def test_equations_are_as_the_row_says(row: Row, tmp_path: Path) -> None:
 @pytest.mark.parametrize("zero, weighed", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("row", [row for row in ROWS if row.runs], ids=name_of)
 def test_slicing_equals_zeroing(row: Row, zero: bool, weighed: bool, tmp_path: Path) -> None:
-    model, coupling = couple_bench(row, tmp_path, zero=zero, weighed=weighed)
+    compare(*couple_bench(row, tmp_path, zero=zero, weighed=weighed))
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.runs and row.operands.count("f") > 1], ids=name_of)
+def test_slicing_equals_zeroing_where_one_operand_is_not_zero(row: Row, moved: int, tmp_path: Path) -> None:
+    if moved < len(row.operands.split()) and row.operands.split()[moved].startswith("f"):
+        compare(*couple_bench(row, tmp_path, zero=True, weighed=False, moved=moved))
+
+
+def compare(model: Model, coupling: Coupling) -> None:
+    """Slim against masked, at random widths."""
     plan = plan_for(model, coupling, random_masks(coupling, np.random.default_rng(0)))
     pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
     onnx.checker.check_model(pruned, full_check=True)
