@@ -5,6 +5,9 @@ session's place in memory, a busy neighbour) repeats in all of its runs, so call
 interval is Student's over the calls' logarithmic ratios, never narrower than the runs within the calls allow. Speeds
 that drift cancel, since both models of a pair drift together.
 
+Where other programs take the processor away, runs are either undisturbed or far longer, and the longer model is hit
+more often: the ratio of medians then says more of the other programs than of the models. The fastest runs tell.
+
 Source: Student, "The probable error of a mean", 1908; Law and Kelton, "Simulation modeling and analysis" (batch means).
 """
 
@@ -24,6 +27,7 @@ from halpc.units import Budget
 
 CONFIDENCE: Final = 0.98  # of the interval; one side of it, which is what a budget asks about, is 0.99
 FINE: Final = 0.003  # a half-width that always suffices
+DISTURBED: Final = 0.05  # how far the ratio may be from that of the fastest runs, which nothing has interrupted
 COARSE: Final = 0.01  # one that suffices where the budget is far away
 
 Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
@@ -36,7 +40,8 @@ class Evidence:
     Attributes:
         baseline_ms, measured_ms: the chosen percentile of all runs of each.
         limit_ms: the budget, given that baseline.
-        share: latency over limit, call by call, the geometric mean: what latency models are corrected by.
+        share: latency over limit, call by call, the geometric mean: what latency models are corrected by. That of the
+            fastest runs where it is far above.
         low, high: interval of latency over limit at `CONFIDENCE`; (0, inf) after a single call.
     """
 
@@ -95,13 +100,23 @@ def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
     limit = budget.limit(before)
     logs = np.array([math.log(a.percentile_ms(percent) / budget.limit(b.percentile_ms(percent))) for b, a in pairs])
     share = math.exp(float(logs.mean()))
-    ends = sorted((share, after / limit))  # that the two disagree is noise as well
+    ends = [share, after / limit]  # that the two disagree is noise as well
+    if budget.share is not None:
+        quiet = _undisturbed(pairs, 1) / budget.limit(_undisturbed(pairs, 0))
+        if abs(math.log(quiet / share)) > DISTURBED:
+            ends.append(quiet)
+            share = max(share, quiet)
     if len(pairs) < 2:
         return Evidence(before, after, limit, share, 0.0, math.inf)
     within = math.sqrt(float(np.mean([_within(pair, budget, percent) ** 2 for pair in pairs])))
     spread = max(float(logs.std(ddof=1)), within)
     half = float(student.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * spread / math.sqrt(len(pairs))
-    return Evidence(before, after, limit, share, ends[0] * math.exp(-half), ends[1] * math.exp(half))
+    return Evidence(before, after, limit, share, min(ends) * math.exp(-half), max(ends) * math.exp(half))
+
+
+def _undisturbed(pairs: Sequence[Pair], which: int) -> float:
+    """The fastest run of the baseline (0) or the slim model (1)."""
+    return min(pair[which].undisturbed_ms for pair in pairs)
 
 
 def _within(pair: Pair, budget: Budget, percent: float) -> float:
