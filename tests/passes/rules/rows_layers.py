@@ -19,6 +19,8 @@ ROWS: list[Row] = [
     row("Conv", "f2,6,5,5 w6,3,3,3 w6", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", group=2),
     row("Conv", "f2,6,5,5 w6,1,3,3 w6", "a,b,!,! b,1,!,! b -> a,b,!,!", group=6),
     row("Conv", "f2,6,5,5 w12,1,3,3", "a,b,!,! b·c,1,!,! -> a,b·c,!,!", group=6),
+    row("Conv", "f2,6,5,5 w4,6,3,3 f4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
+    row("InstanceNormalization", "f2,6,4 f6 f6", "a,b,! b b -> a,b,!"),
     row("ConvTranspose", "f2,6,5,5 w6,4,2,2 w4", "a,b,!,! b,c,!,! c -> a,c,!,!", strides=[2, 2]),
     row("ConvTranspose", "f2,6,5,5 w6,2,2,2 w4", "a,b·c,!,! b·c,d,!,! b·d -> a,b·d,!,!", group=2),
     row("DeformConv", "f2,6,5,5 w4,6,3,3 f2,18,3,3 w4", "a,b,!,! c,b,!,! a,!,!,! c -> a,c,!,!", opset=19),

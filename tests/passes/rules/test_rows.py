@@ -42,7 +42,9 @@ def random_masks(coupling: Coupling, rng: np.random.Generator) -> dict[str, Mask
     masks = {}
     for name, group in coupling.free().items():
         mask = rng.random(group.size) < 0.5
-        mask[rng.integers(group.size)] = True
+        stays = int(rng.integers(group.size))
+        mask[stays] = True
+        mask[(stays + 1) % group.size] = group.size == 1  # something always goes
         masks[name] = mask
     return masks
 
