@@ -1,15 +1,14 @@
 """Solver quality: value kept, certificate gap and seconds, on the same instances (papers, experiment 5).
 
-    python benchmarks/solvers.py                             the default sizes, about ten minutes
-    python benchmarks/solvers.py --networks resnet50 --widths 1000 --seconds 60 -o benchmarks/results
+    python -m benchmarks.solvers                             the default sizes, about a quarter of an hour
+    python -m benchmarks.solvers --networks resnet50 --widths 1000 --seconds 60
 
-Instances have the graphs of ResNet-50, DenseNet-121, MobileNet-V2 and a ViT, staircase costs (tiles of 8 to
-64 channels, a launch overhead, a plateau per tile) and log-normal channel importance. `--widths` is the
-number of candidate widths in all groups together, `--share` where the budget lies between the narrowest and
-the unpruned cost. Solvers: joint, halp in 1 and 30 steps, sp-lamp and, with a time limit, two general ones on
-an exact linear model of the same problem: HiGHS (scipy.optimize.milp) and CP-SAT (ortools, if installed;
-costs and values are rounded to 1e-7 of their total there).
-Writes solvers.json and solvers.md.
+Instances are those of `benchmarks/instances.py`. `--widths` is the number of candidate widths in all groups together,
+`--share` where the budget lies between the narrowest and the unpruned cost. Solvers: joint, halp in 1 and 30 steps by
+the tile as its group size (`finest`: by single widths), sp-lamp and, up to `--judged` widths and with a time limit,
+two general ones on an exact linear model of the same problem: HiGHS (scipy.optimize.milp) and CP-SAT (ortools, if
+installed; costs and values are rounded to 1e-7 of their total there). Writes solvers.json, row by row; rows of other
+instances and solvers that are there stay.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,172 +26,15 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from benchmarks.instances import NETWORKS, instance
 from halpc.errors import HalpcError
-from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
-from halpc.ir.problem import Charge, Choice, Problem, Resource, Selection
+from halpc.ir.dims import leaves
+from halpc.ir.problem import Problem, Selection
 from passes.select import select
 
 SIZES = (100, 1_000, 10_000, 100_000)
+JUDGES = ("HiGHS", "CP-SAT")
 CELLS = 4_000_000  # table entries up to which the general solvers are tried
-
-
-@dataclass
-class Draft:
-    """A problem being drawn: groups by size, then kernels, then widths for a wanted total."""
-
-    sizes: dict[str, int] = field(default_factory=dict)
-    steps: dict[str, int] = field(default_factory=dict)
-    charges: list[Charge] = field(default_factory=list)
-    seed: int = 0
-
-    def group(self, name: str, size: int) -> Leaf:
-        """A group of `size` channels."""
-        self.sizes[name] = size
-        return Leaf(name, size)
-
-    def kernel(self, inner: Dim, outer: Dim, macs: float, tile: int) -> None:
-        """A convolution of `macs` multiply-adds per channel pair."""
-        self.charges.append(Charge(f"k{len(self.charges)}", (inner, outer), staircase(macs, tile)))
-        if isinstance(outer, Leaf):
-            self.steps[outer.name] = max(tile, self.steps.get(outer.name, 8))
-
-    def pointwise(self, axis: Dim, work: float) -> None:
-        """A depthwise, normalising or activating kernel."""
-        name = f"k{len(self.charges)}"
-        self.charges.append(Charge(name, (axis,), lambda c: 1e-3 + 1e-9 * work * np.ceil(c / 8) * 8))
-
-    def problem(self, widths: int, share: float) -> Problem:
-        """With about `widths` candidate widths, and a budget `share` of the way from narrowest to unpruned."""
-        rng = np.random.default_rng(self.seed)
-        per_channel = widths / sum(self.sizes.values())
-        choices = tuple(
-            _choice(rng, name, size, per_channel, self.steps.get(name, 8)) for name, size in self.sizes.items()
-        )
-        charges = tuple(self.charges)
-        full = {c.name: int(c.widths[-1]) for c in choices}
-        top = Resource("latency", "ms", np.inf, 0.5, charges).spent(full)
-        least = Resource("latency", "ms", np.inf, 0.5, charges).spent({c.name: int(c.widths[0]) for c in choices})
-        return Problem(choices, (Resource("latency", "ms", least + share * (top - least), 0.5, charges),))
-
-
-def staircase(macs: float, tile: int) -> Callable[..., Any]:
-    """Launch overhead, then whole tiles in both directions; a tail tile is slightly dearer."""
-
-    def cost(inner: Any, outer: Any) -> Any:
-        tiles = np.ceil(inner / 8) * 8 * np.ceil(outer / tile) * tile
-        tail = 1.0 + 0.05 * (outer % tile != 0)
-        return 4e-3 + 1e-9 * macs * tiles * tail
-
-    return cost
-
-
-def _choice(rng: np.random.Generator, name: str, size: int, per_channel: float, step: int) -> Choice:
-    count = int(np.clip(round(size * per_channel), 1, size))
-    widths = np.unique(np.round(np.linspace(size / count, size, count)).astype(np.int64))
-    scores = np.sort(rng.lognormal(0.0, 1.0, size))[::-1].copy()
-    return Choice(name, widths, np.concatenate([[0.0], np.cumsum(scores)])[widths], step, scores)
-
-
-def resnet50(factor: int = 1) -> Draft:
-    """37 groups: 16 bottlenecks in 4 stages that share their residual widths."""
-    draft = Draft()
-    before: Dim = draft.group("stem", 64 * factor)
-    for stage, (blocks, inner) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)]):
-        area = 56.0**2 / 4**stage
-        residual = draft.group(f"residual{stage}", 4 * inner * factor)
-        for block in range(blocks):
-            first = draft.group(f"{stage}.{block}.1", inner * factor)
-            second = draft.group(f"{stage}.{block}.2", inner * factor)
-            draft.kernel(before, first, area, 32)
-            draft.kernel(first, second, 9 * area, 32)
-            draft.kernel(second, residual, area, 64)
-            if block == 0:
-                draft.kernel(before, residual, area, 64)
-            before = residual
-    draft.pointwise(before, 1000.0)
-    return draft
-
-
-def mobilenetv2(factor: int = 1) -> Draft:
-    """Inverted residuals: expansions are depthwise, narrow residual widths are shared in a stage."""
-    draft = Draft()
-    before: Dim = draft.group("stem", 32 * factor)
-    settings = [(1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1)]
-    width, area = 32, 112.0**2
-    for stage, (expand, out, blocks) in enumerate(settings):
-        area /= 4 if stage in (1, 2, 3, 5) else 1
-        residual = draft.group(f"residual{stage}", out * factor)
-        for block in range(blocks):
-            inner: Dim = before
-            if expand > 1:
-                inner = draft.group(f"{stage}.{block}", expand * width * factor)
-                draft.kernel(before, inner, area, 16)
-            draft.pointwise(inner, 9 * area * 8)
-            draft.kernel(inner, residual, area, 16)
-            before, width = residual, out
-    last = draft.group("last", 1280 * factor)
-    draft.kernel(before, last, area, 32)
-    draft.pointwise(last, 1000.0)
-    return draft
-
-
-def densenet121(factor: int = 1) -> Draft:
-    """Every layer reads the concat of all before it in its block."""
-    draft = Draft()
-    features: list[Dim] = [draft.group("stem", 64 * factor)]
-    area = 56.0**2
-    for stage, layers in enumerate((6, 12, 24, 16)):
-        for layer in range(layers):
-            read = Sum(tuple(features)) if len(features) > 1 else features[0]
-            inner = draft.group(f"{stage}.{layer}.inner", 128 * factor)
-            grown = draft.group(f"{stage}.{layer}.grown", 32 * factor)
-            draft.pointwise(read, area)
-            draft.kernel(read, inner, area, 32)
-            draft.kernel(inner, grown, 9 * area, 32)
-            features.append(grown)
-        if stage < 3:
-            moved = draft.group(f"transition{stage}", sum(f.size for f in features) // 2)
-            draft.kernel(Sum(tuple(features)), moved, area, 32)
-            features, area = [moved], area / 4
-    return draft
-
-
-def vit(factor: int = 1) -> Draft:
-    """ViT-B: 12 layers of heads × dims and a hidden width; the embedding is one group for all."""
-    draft = Draft()
-    tokens = 197.0
-    model = draft.group("embedding", 768 * factor)
-    for layer in range(12):
-        heads, dims = draft.group(f"{layer}.heads", 12), draft.group(f"{layer}.dims", 64 * factor)
-        inner = Product((heads, dims))
-        for _ in range(3):
-            draft.kernel(model, inner, tokens, 64)
-        draft.charges.append(
-            Charge(
-                f"attention{layer}",
-                (heads, dims),
-                lambda h, d: 4e-3 + 2e-9 * tokens**2 * h * np.ceil(d / 16) * 16,
-            )
-        )
-        draft.kernel(inner, model, tokens, 64)
-        hidden = draft.group(f"{layer}.hidden", 3072 * factor)
-        draft.kernel(model, hidden, tokens, 64)
-        draft.kernel(hidden, model, tokens, 64)
-    return draft
-
-
-NETWORKS: dict[str, Callable[[int], Draft]] = {
-    "resnet50": resnet50,
-    "mobilenetv2": mobilenetv2,
-    "densenet121": densenet121,
-    "vit": vit,
-}
-
-
-def instance(network: str, widths: int, share: float) -> Problem:
-    """A network with about `widths` candidate widths; widened where it has fewer channels than that."""
-    channels = sum(NETWORKS[network](1).sizes.values())
-    return NETWORKS[network](max(1, -(-widths // channels))).problem(widths, share)
 
 
 @dataclass
@@ -311,12 +153,18 @@ def ours(problem: Problem, **options: Any) -> dict[str, float] | None:
     return {"value": found.value, "gap": found.gap, "seconds": time.perf_counter() - started}
 
 
+def finest(problem: Problem) -> Problem:
+    """The problem with every admissible width an end of a chunk, whatever the tiles are."""
+    return replace(problem, choices=tuple(replace(choice, step=1) for choice in problem.choices))
+
+
 def solvers(seconds: float) -> dict[str, Callable[[Problem], dict[str, float] | None]]:
     """All solvers by the name in the table."""
     return {
         "joint": lambda p: ours(p, solver="joint"),
         "halp k=1": lambda p: ours(p, solver="halp", steps=1),
         "halp k=30": lambda p: ours(p, solver="halp", steps=30),
+        "halp k=30 finest": lambda p: ours(finest(p), solver="halp", steps=30),
         "sp-lamp": lambda p: ours(p, solver="sp-lamp"),
         "HiGHS": lambda p: by_highs(p, seconds),
         "CP-SAT": lambda p: by_cp_sat(p, seconds),
@@ -331,7 +179,7 @@ def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             total = sum(float(choice.value.max()) for choice in problem.choices)
             count = sum(len(choice.widths) for choice in problem.choices)
             for name, solve in solvers(arguments.seconds).items():
-                if name not in (arguments.solvers or [name]):
+                if name not in (arguments.solvers or [name]) or (name in JUDGES and widths > arguments.judged):
                     continue
                 result = solve(problem) or {
                     "value": float("nan"),
@@ -370,12 +218,9 @@ def main() -> None:
         "--share", type=float, default=0.5, help="budget, from the narrowest (0) to the unpruned (1) cost"
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="time limit of the general solvers")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--judged", type=int, default=1_000, help="most widths that the general solvers are tried on")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/papers/results"))
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for row in run(arguments):
-        rows.append(row)
-        print(as_markdown([row]).splitlines()[-1], flush=True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     about = {
         "format": "halpc.benchmark.solvers",
@@ -383,8 +228,15 @@ def main() -> None:
         "share": arguments.share,
         "machine": platform.processor(),
     }
-    (arguments.output / "solvers.json").write_text(json.dumps({**about, "rows": rows}, indent=1))
-    (arguments.output / "solvers.md").write_text(as_markdown(rows))
+    path = arguments.output / "solvers.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    for row in run(arguments):
+        print(as_markdown([row]).splitlines()[-1], flush=True)
+        new = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
+        if row["solver"] in JUDGES:
+            new["limit_seconds"] = arguments.seconds
+        rows = [r for r in rows if any(r[k] != new[k] for k in ("network", "widths", "solver"))] + [new]
+        path.write_text(json.dumps({**about, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

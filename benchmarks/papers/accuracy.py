@@ -33,18 +33,19 @@ def main() -> None:
     for network in args.networks:
         original = onnx.load(MODELS / f"{network}.onnx")
         labelled = load_labelled(MODELS / "test.npz", original)
-        calibration = load_calibration(MODELS / "calibration.npz", original).take(slice(0, SAMPLES))
+        calibration = load_calibration(MODELS / "calibration.npz", original).take(slice(0, args.samples))
         for row in points(args, network):
             if store.has(row):
                 continue
             if row["method"] == BASELINE["method"]:
-                store.add(row | {"top1": evaluate(original, labelled).top1})
+                store.add(row | {"top1": evaluate(original, labelled, threads=1).top1})
                 continue
             pruned, keep = pruned_network(original, row, args.work)
             fixed = recover(original, pruned, keep, calibration, options=Options(threads=1))
             save_proto(fixed.model, args.work / f"{name_of(row)}.recovered.onnx")
-            before, after = (evaluate(model, labelled).top1 for model in (pruned, fixed.model))
-            store.add(row | {"top1": before, "top1_recovered": after, "recover_seconds": fixed.seconds})
+            before, after = (evaluate(model, labelled, threads=1).top1 for model in (pruned, fixed.model))
+            store.add(row | {"top1": before, "top1_recovered": after, "recover_seconds": fixed.seconds,
+                             "samples": len(calibration)})  # fmt: skip
 
 
 def arguments(text: str | None) -> argparse.Namespace:
@@ -53,6 +54,7 @@ def arguments(text: str | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--match", nargs="+", default=[""], help="only points whose name contains one of these")
     parser.add_argument("--start", choices=("pruned", "recovered"), default="pruned", help="of fine-tuning")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="unlabelled inputs that recovery sees")
     parser.add_argument("--work", type=Path, default=Path("out/papers"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from benchmarks.instances import resnet50
 from benchmarks.papers import peer
 from benchmarks.papers.points import Store
 from benchmarks.papers.rules import global_threshold, proportional, random_shares, uniform
-from benchmarks.solvers import resnet50
 from halpc.errors import PlanError
 
 
