@@ -114,7 +114,7 @@ def _solved(row: Row | None) -> str:
         return ""
     if row["kept"] is None:
         return "model too large" if row["seconds"] is None else f"no solution in {row['seconds']:.0f} s"
-    gap = "" if row["gap"] is None else f", {row['gap']:.3%}"
+    gap = "" if row["gap"] is None else f", {max(row['gap'], 0.0):.3%}"
     return f"{row['kept']:.3%}{gap}, {row['seconds']:.1f} s"
 
 
@@ -136,6 +136,8 @@ def _share(value: float | None, digits: int = 1) -> str:
 
 def table(head: list[str], lines: list[list[str]]) -> str:
     """Markdown; columns that are empty everywhere are left out."""
+    if not lines:
+        return "Not measured yet."
     used = [i for i in range(len(head)) if any(line[i] for line in lines)]
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(row[i] for i in used) + " |" for row in rows)
