@@ -52,7 +52,7 @@ EXPERIMENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "synthetic": {"taylor": ("joint", "halp", "halp-30", "sp-lamp", "uniform")},
 }
 SOLVERS = ("joint", "halp", "sp-lamp")
-ROUNDS = 3  # of selecting and measuring per point
+ROUNDS = 5  # of selecting and measuring per point
 SECONDS = 4.0  # of interleaved measuring of the peer's network
 SPREAD = 1.0  # of the logarithm of the synthetic importance
 
