@@ -34,14 +34,11 @@ log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 CLOSE = 0.97  # a result whose interval reaches this share of the limit is not improved any further
-AIM = 0.985  # share of the limit that is selected for, so that noise does not carry the last measurement over it
-LEAST_AIM, HIGH_AIM = (
-    0.85,
-    0.995,
-)  # and at least, however noisy it is; and where a choice leaves much of the limit unused
+AIM = 0.98  # share of the limit that is selected for, so that noise does not carry the last measurement over it
+LEAST_AIM, HIGH_AIM = 0.85, 0.995  # at least that, however noisy; and where a choice leaves much of the limit unused
 MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
-SECONDS = 0.5  # of interleaved measuring per call of the profiler
-LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 20, 30.0  # per measurement of a pair of models
+SECONDS = 0.25  # of interleaved measuring per call of the profiler
+LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 

@@ -6,7 +6,9 @@ interval is Student's over the calls' logarithmic ratios, never narrower than th
 that drift cancel, since both models of a pair drift together.
 
 Where other programs take the processor away, runs are either undisturbed or far longer, and the longer model is hit
-more often: the ratio of medians then says more of the other programs than of the models. The fastest runs tell.
+more often: the ratio of medians then says more of the other programs than of the models. The processor time of the runs
+tells, or where that is not known the fastest runs, if they say something else by far (on a quiet machine, too, the
+fastest run is a matter of luck, and the median is not).
 
 Source: Student, "The probable error of a mean", 1908; Law and Kelton, "Simulation modeling and analysis" (batch means).
 """
@@ -27,7 +29,8 @@ from halpc.units import Budget
 
 CONFIDENCE: Final = 0.98  # of the interval; one side of it, which is what a budget asks about, is 0.99
 FINE: Final = 0.003  # a half-width that always suffices
-DISTURBED: Final = 0.05  # how far the ratio may be from that of the fastest runs, which nothing has interrupted
+DISTURBED: Final = 0.05  # how far the ratio may be from that of processor times, which nothing has interrupted
+UNLIKELY: Final = 0.25  # and from that of the fastest runs, where processor times are not known
 COARSE: Final = 0.01  # one that suffices where the budget is far away
 
 Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
@@ -40,8 +43,8 @@ class Evidence:
     Attributes:
         baseline_ms, measured_ms: the chosen percentile of all runs of each.
         limit_ms: the budget, given that baseline.
-        share: latency over limit, call by call, the geometric mean: what latency models are corrected by. That of the
-            fastest runs where it is far above.
+        share: latency over limit, call by call, the geometric mean: what latency models are corrected by. That of
+            uninterrupted runs where it is far above.
         low, high: interval of latency over limit at `CONFIDENCE`; (0, inf) after a single call.
     """
 
@@ -102,8 +105,8 @@ def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
     share = math.exp(float(logs.mean()))
     ends = [share, after / limit]  # that the two disagree is noise as well
     if budget.share is not None:
-        quiet = _undisturbed(pairs, 1) / budget.limit(_undisturbed(pairs, 0))
-        if abs(math.log(quiet / share)) > DISTURBED:
+        quiet, far = _uninterrupted(pairs, budget, percent)
+        if abs(math.log(quiet / share)) > far:
             ends.append(quiet)
             share = max(share, quiet)
     if len(pairs) < 2:
@@ -114,9 +117,15 @@ def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
     return Evidence(before, after, limit, share, min(ends) * math.exp(-half), max(ends) * math.exp(half))
 
 
-def _undisturbed(pairs: Sequence[Pair], which: int) -> float:
-    """The fastest run of the baseline (0) or the slim model (1)."""
-    return min(pair[which].undisturbed_ms for pair in pairs)
+def _uninterrupted(pairs: Sequence[Pair], budget: Budget, percent: float) -> tuple[float, float]:
+    """Latency over limit by what other programs do not change, and how far from that a measured one may be."""
+    busy = [[timing.busy_ms for timing in (pair[i] for pair in pairs)] for i in (0, 1)]
+    times = [np.concatenate([b for b in each if b is not None] or [np.empty(0)]) for each in busy]
+    if any(b is None for each in busy for b in each):
+        before, after = (min(pair[i].undisturbed_ms for pair in pairs) for i in (0, 1))
+        return after / budget.limit(before), UNLIKELY
+    before, after = (float(np.percentile(each, percent)) for each in times)
+    return after / budget.limit(before), DISTURBED
 
 
 def _within(pair: Pair, budget: Budget, percent: float) -> float:
