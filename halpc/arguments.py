@@ -66,7 +66,7 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     )  # fmt: skip
     _model_arguments(parser)
     _compile_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, default=Path("halpc-out"), metavar="DIR")
+    parser.add_argument("-o", "--output", type=_path, default=Path("halpc-out"), metavar="DIR")
     parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     parser.add_argument("--max-drop", metavar="SHARE", help="instead of a budget: the fastest model that loses no more "
@@ -151,7 +151,7 @@ def _sweep_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
     _model_arguments(parser)
     _compile_arguments(parser)
     parser.add_argument("--points", type=_positive, metavar="N", help="N budgets on latency from 95%% to 25%%")
-    parser.add_argument("-o", "--output", type=Path, default=Path("halpc-sweep"), metavar="DIR")
+    parser.add_argument("-o", "--output", type=_path, default=Path("halpc-sweep"), metavar="DIR")
     return parser
 
 
@@ -162,7 +162,7 @@ def _profile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     _model_arguments(parser)
     _device_arguments(parser)
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the table to write or to extend"
+        "-o", "--output", type=_path, required=True, metavar="FILE", help="the table to write or to extend"
     )
     parser.add_argument("--align", type=_positive, metavar="N", help="widths will be multiples of N (default 8)")
     parser.add_argument(
@@ -197,6 +197,12 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
     return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; give a folder, or . for the current one")
+    return Path(text)
 
 
 def _floats(text: str) -> tuple[float, ...]:

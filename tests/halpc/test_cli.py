@@ -268,3 +268,13 @@ def test_a_sweep_writes_a_folder_per_budget(network: Path) -> None:
     points = json.loads((out / "sweep.json").read_text())["points"]
     assert [p["status"] for p in points] == ["met", "met", "infeasible"]
     assert (out / "80pct" / "pruned.onnx").is_file()
+
+
+def test_an_empty_output_name_is_not_the_current_folder(
+    network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(network.parent)
+    before = sorted(network.parent.iterdir())
+    assert main(["compile", str(network), "--macs", "50%", "-o", ""]) == 2
+    assert "an empty name" in capsys.readouterr().err
+    assert sorted(network.parent.iterdir()) == before
