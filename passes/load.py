@@ -28,6 +28,7 @@ from passes.loading.origins import origins_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, halved, static_shapes, tell, varied
 from passes.loading.twin import twin_of
 from passes.proto import fits
+from passes.weights import array_of
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
 def _tidy(graph: gs.Graph) -> gs.Graph:
     """Unique node names, literals as constants, topological order."""
     _constants(graph)
+    _copies(graph)
     graph.cleanup().toposort()
     taken: set[str] = set()
     for i, node in enumerate(graph.nodes):
@@ -196,6 +198,21 @@ def _tidy(graph: gs.Graph) -> gs.Graph:
             node.name = f"{node.name or node.op}_{i}"
         taken.add(node.name)
     return graph
+
+
+def _copies(graph: gs.Graph) -> None:
+    """An `Identity` of a weight is the weight itself: what is cut of it is cut for all who read it.
+
+    Exporters write equal weights once. Zeros stay copies: whatever is cut of them, the others do not change.
+    """
+    results = {t.name for t in graph.outputs}
+    for node in graph.nodes:
+        if node.op != "Identity" or not isinstance(node.inputs[0], gs.Constant) or node.outputs[0].name in results:
+            continue
+        weight, copy = node.inputs[0], node.outputs[0]
+        if array_of(weight).any():
+            for reader in list(copy.outputs):
+                reader.inputs = [weight if tensor is copy else tensor for tensor in reader.inputs]
 
 
 def _constants(graph: gs.Graph) -> None:

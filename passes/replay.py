@@ -2,7 +2,8 @@
 
 A weight that load folded by moving entries (Transpose, Reshape, Concat, …) is followed back entry by entry: where
 the kept entries are whole slices of the file's weight, and every use of that weight keeps the same ones, the slices
-are named there. What cannot be followed (computed weights, say) is `derived`, with the reason.
+are named there. What cannot be followed (computed weights, say) is `derived`, with the reason; unless it is all zeros
+it is in `keep` too, under the tensor's own name, so that `keep` alone says what the slim model has of the original.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from halpc.ir.model import Model
 from halpc.ir.origin import Moved, Origin, Source, mixed, sources
 from halpc.ir.plan import Derived, Plan
 from passes.loading.fold import evaluate
+from passes.weights import array_of
 
 Places = NDArray[np.int64]  # a flat position in a source for every entry; −1 where the entry is of another one
 
@@ -37,6 +39,7 @@ def in_the_files_words(model: Model, plan: Plan) -> Plan:
             derived |= {name: why for name in uses[source] if name in folded}
         else:
             keep[source.name] = axes
+    keep |= {name: plan.keep[name] for name in derived if array_of(model.graph.tensors()[name]).any()}
     lost = {name: Derived(tuple(_names(model, name)), why, plan.keep[name]) for name, why in derived.items()}
     return replace(plan, keep=keep, derived=lost)
 

@@ -5,7 +5,7 @@
  "derived": {tensor: {"from": [initializers], "why": …, "keep": {axis: [kept indices]}}}}
 
 `keep` names weights of the file. A weight that the file computes from others in a way that no slice of them can
-follow is under `derived`.
+follow is under `derived`, and in `keep` under the computed tensor's name unless it is all zeros.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def test_parts_of_one_weight_are_put_together(tmp_path: Path) -> None:
 
 def test_a_computed_weight_is_derived_and_says_from_what(tmp_path: Path) -> None:
     inside, written, _ = plans(NORMED, {"w": (6, 8), "g": (1, 8), "v": (8, 3)}, tmp_path)
-    assert set(written.keep) == {"v"}
+    assert set(written.keep) == {"n", "v"}
     assert written.derived["n"].sources == ("g", "w")
     assert "Mul" in written.derived["n"].why
     assert np.array_equal(written.derived["n"].keep[1], inside.keep["n"][1])
@@ -103,6 +103,31 @@ def test_a_weight_used_in_two_ways_that_keep_different_slices_is_derived(tmp_pat
     _, written, _ = plans(whole, {"w": (8, 6), "v": (8, 3)}, tmp_path)
     assert "w" not in written.keep
     assert "another use" in written.derived["t"].why
+
+
+COPIED = """t (float[2,6] x) => (float[2,6] y) {
+    a = MatMul(x, w) b = Relu(a) c = MatMul(b, v) w2 = Identity(w) v2 = Identity(v)
+    d = MatMul(c, w2) e = Add(d, k) f = Relu(e) y = MatMul(f, v2) }"""
+
+
+def test_copies_of_a_weight_are_cut_alike(tmp_path: Path) -> None:
+    _, written, folder = plans(COPIED, {"w": (6, 8), "v": (8, 6), "k": (8,)}, tmp_path)
+    assert set(written.keep) == {"w", "v", "k"}
+    assert not written.derived
+    assert len(load(folder / "model.onnx").graph.nodes) == 7
+
+
+def test_copies_of_zeros_are_cut_each_in_its_way(tmp_path: Path) -> None:
+    text = """t (float[2,6] x) => (float[2,6] y) {
+        a = MatMul(x, w) a2 = Add(a, k) b = Relu(a2) c = MatMul(b, v) k2 = Identity(k)
+        d = MatMul(c, u) e = Add(d, k2) f = Relu(e) y = MatMul(f, z) }"""
+    shapes = {"w": (6, 8), "v": (8, 6), "u": (6, 8), "z": (8, 6)}
+    proto = model_of(text, {**shapes, "k": (8,)})
+    zero = next(t for t in proto.graph.initializer if t.name == "k")
+    zero.CopyFrom(onnx.numpy_helper.from_array(np.zeros(8, np.float32), "k"))
+    onnx.save(proto, tmp_path / "model.onnx")
+    coupling = couple(load(tmp_path / "model.onnx").twin)
+    assert len(coupling.free()) == 3
 
 
 def test_what_the_plan_names_gives_the_pruned_weights_when_the_file_is_sliced(tmp_path: Path) -> None:
