@@ -119,13 +119,12 @@ def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
 
 def _uninterrupted(pairs: Sequence[Pair], budget: Budget, percent: float) -> tuple[float, float]:
     """Latency over limit by what other programs do not change, and how far from that a measured one may be."""
-    busy = [[timing.busy_ms for timing in (pair[i] for pair in pairs)] for i in (0, 1)]
-    times = [np.concatenate([b for b in each if b is not None] or [np.empty(0)]) for each in busy]
-    if any(b is None for each in busy for b in each):
-        before, after = (min(pair[i].undisturbed_ms for pair in pairs) for i in (0, 1))
-        return after / budget.limit(before), UNLIKELY
-    before, after = (float(np.percentile(each, percent)) for each in times)
-    return after / budget.limit(before), DISTURBED
+    busy = [[times for pair in pairs if (times := pair[i].busy_ms) is not None] for i in (0, 1)]
+    if all(len(each) == len(pairs) for each in busy):
+        before, after = (float(np.percentile(np.concatenate(each), percent)) for each in busy)
+        return after / budget.limit(before), DISTURBED
+    before, after = (min(pair[i].undisturbed_ms for pair in pairs) for i in (0, 1))
+    return after / budget.limit(before), UNLIKELY
 
 
 def _within(pair: Pair, budget: Budget, percent: float) -> float:

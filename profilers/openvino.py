@@ -13,6 +13,7 @@ import importlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,7 +120,7 @@ class OpenVinoProfiler:
             request.infer()
             return time.perf_counter() - start, time.thread_time() - busy
 
-        samples, rounds = take_turns([lambda r=r: timed(r) for r in requests], seconds)  # type: ignore[misc]
+        samples, rounds = take_turns([partial(timed, request) for request in requests], seconds)
         regime = (
             f"openvino CPU, {self._threads} thread{'s' * (self._threads > 1)}, one stream, precision hint"
             f" {_HINTS[self._precision]}, inputs bound once; {min(map(len, samples))} runs in {rounds} interleaved"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,6 @@ class PeakModel:
     fixed: NDArray[np.float64]
     name: str = "peak-memory"
     unit: str = UNITS["peak-memory"]
-    steps: Mapping[str, int] = field(default_factory=dict)
 
     def at(self, widths: Widths) -> float:
         """Bytes at the node that needs most."""
