@@ -267,7 +267,9 @@ class _Equations:
         entries = fact.entries if isinstance(fact, Count) else fact.axes
         literals = _literals(op, fact)
         solved = tuple(
-            None if dim is None else self._movable(dim, local, names, memo, relative=n is not None and n != dim.size)
+            None
+            if dim is None
+            else self._movable(dim, local, names, memo, relative=n is not None and n >= 0 and n != dim.size)
             for dim, n in zip(entries, literals, strict=True)
         )
         index = -1 if isinstance(fact.place, Attribute) else fact.place.index

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,13 @@ from onnx.external_data_helper import ExternalDataInfo
 from halpc.errors import ModelError
 from halpc.ir.model import Model
 from passes.loading.branches import inline_branches
+from passes.loading.counts import recounted
 from passes.loading.explicit import make_explicit, write_split_sizes
+from passes.loading.fitting import fitting
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
-from passes.loading.observe import observe
 from passes.loading.origins import origins_of
-from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, halved, static_shapes, tell, varied
+from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
 from passes.loading.twin import twin_of
 from passes.proto import fits
 from passes.weights import array_of
@@ -33,7 +33,6 @@ from passes.weights import array_of
 log = logging.getLogger(__name__)
 
 OPSETS = range(7, 27)
-LARGEST = 1 << 26  # entries of a tensor; sizes that nobody gave are halved where one would be larger
 
 
 def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, batch: int | None = None) -> Model:
@@ -57,12 +56,12 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     static, dynamic = static_shapes(graph, dict(shapes or {}), batch)
     if inline_branches(graph, lambda: [interpret(graph, static), *_worlds(graph, static, dynamic)]):
         _tidy(graph)
-    known = _interpret(graph, static)
-    while _largest(known) > LARGEST and (smaller := halved(static, dynamic, shapes or {})):
-        static, known = smaller, _interpret(graph, smaller)
+    static, known = fitting(graph, static, dynamic, shapes or {})
     tell(static, dynamic, shapes or {})
     make_explicit(graph, known.tensors)
     variants = _worlds(graph, static, dynamic)
+    if known.observed:
+        variants += recounted(graph, static, known.observed)
     origins = origins_of(graph, known.tensors, weights)
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
@@ -238,22 +237,6 @@ def _literal(attrs: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
                 value = value.load()
             return np.asarray(value) if kind is None else np.asarray(value, dtype=kind)
     return None
-
-
-def _interpret(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]]) -> Knowledge:
-    """Shapes and values; what inference cannot tell is observed in one run."""
-    known = interpret(graph, shapes)
-    if known.unknown:
-        log.info("shapes of %d tensors are not inferable: running the model once", len(known.unknown))
-        known = interpret(graph, shapes, observe(graph, shapes, known.unknown))
-    if known.unknown:
-        raise ModelError(f"the shape of tensor {known.unknown[0]} cannot be told at input shapes {dict(shapes)}")
-    return known
-
-
-def _largest(known: Knowledge) -> int:
-    """Entries of the largest tensor."""
-    return max((math.prod(fact.shape) for fact in known.tensors.values()), default=0)
 
 
 def _worlds(

@@ -23,6 +23,7 @@ from passes.weights import array_of, dtype_name, put
 
 log = logging.getLogger(__name__)
 
+ENDLESS = (1 << 31) - 1  # an int32 holds it, and no axis is longer
 NO_WEIGHTS = ("int64", "bool")  # literals: what counts or points is rewritten where it is used
 
 
@@ -113,9 +114,16 @@ def _recount(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str
 
 def _patched(current: object, new: list[int | None]) -> object:
     if isinstance(current, int):
-        return current if new[0] is None else new[0]
+        return _entry(current, new[0])
     assert isinstance(current, list | tuple)
-    return [c if n is None else n for c, n in zip(current, new, strict=True)]
+    return [_entry(c, n) for c, n in zip(current, new, strict=True)]
+
+
+def _entry(current: int, new: int | None) -> int:
+    """A count from the end (a bound below zero) of nothing is a bound at the end."""
+    if new is None or current >= 0:
+        return current if new is None else new
+    return -new or ENDLESS
 
 
 def _own(operand: gs.Tensor, node: gs.Node) -> str:

@@ -253,8 +253,9 @@ def _errors(
     return worst, at
 
 
-def _types(runs: Sequence[_Run]) -> dict[str, int]:
-    return {name: int(helper.np_dtype_to_tensor_dtype(v.dtype)) for run in runs for name, v in run.held.items()}
+def _types(runs: Sequence[_Run]) -> dict[str, tuple[int, int]]:
+    held = {name: value for run in runs for name, value in run.held.items()}
+    return {name: (int(helper.np_dtype_to_tensor_dtype(v.dtype)), v.ndim) for name, v in held.items()}
 
 
 def _run(

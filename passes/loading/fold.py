@@ -44,11 +44,13 @@ class Known:
 class Knowledge:
     """Known tensors by name, and names of tensors whose shape nobody could tell.
 
-    `partial`: at sizes that the model may not take; what is not known there says nothing.
+    `observed`: the hints that were given; `partial`: at sizes that the model may not take; what is not known there
+    says nothing.
     """
 
     tensors: dict[str, Known] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    observed: Mapping[str, Known] = field(default_factory=dict)
     partial: bool = False
 
 
@@ -60,14 +62,14 @@ def interpret(
     Args:
         graph: topologically sorted.
         shapes: a static shape for every graph input.
-        hints: shapes of tensors that inference cannot tell, as observed.
+        hints: shapes of tensors that inference cannot tell, as observed; used where all operands are known.
     """
-    known = Knowledge()
+    known = Knowledge(observed=hints or {})
     for tensor in graph.inputs:
         known.tensors[tensor.name] = Known(tuple(shapes[tensor.name]), _onnx_type(tensor.dtype))
     opsets = _opsets(graph)
     for node in graph.nodes:
-        _step(node, known, opsets, hints or {})
+        _step(node, known, opsets)
     return known
 
 
@@ -77,13 +79,14 @@ def _opsets(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
     return [helper.make_opsetid(domain, version) for domain, version in imports.items()]
 
 
-def _step(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto], hints: Mapping[str, Known]) -> None:
+def _step(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]) -> None:
     inputs = [None if t.is_empty() else look_up(t, known.tensors) for t in node.inputs]
     values = _evaluate(node, inputs, opsets)
     if values is None:
         outputs = _infer(node, known, opsets)
+        complete = all(fact is not None for t, fact in zip(node.inputs, inputs, strict=True) if not t.is_empty())
         for tensor in node.outputs:
-            found = outputs.get(tensor.name) or hints.get(tensor.name)
+            found = outputs.get(tensor.name) or (known.observed.get(tensor.name) if complete else None)
             if found is not None:
                 known.tensors[tensor.name] = found
             elif not tensor.is_empty():

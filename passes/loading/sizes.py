@@ -86,6 +86,14 @@ def halved(static: Shapes, dynamic: Shapes, given: Shapes) -> dict[str, tuple[in
     return {} if smaller == dict(static) else smaller
 
 
+def doubled(static: Shapes, dynamic: Shapes, given: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes with assumed sizes doubled; batches stay."""
+    return {
+        name: tuple(2 * n if name not in given and i > 0 and i in dynamic[name] else n for i, n in enumerate(shape))
+        for name, shape in static.items()
+    }
+
+
 def varied(graph: gs.Graph, static: Shapes, dynamic: Shapes, first: int, other: int) -> dict[str, tuple[int, ...]]:
     """The shapes with `first` added to a dynamic first axis and `other` to the other dynamic axes."""
     symbols: dict[object, int] = {}

@@ -198,7 +198,10 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """`place` holds integers that count axes: its entry i becomes the width of `entries[i]` (None: left alone)."""
+    """`place` holds integers that count axes: its entry i becomes the width of `entries[i]` (None: left alone).
+
+    An entry below zero counts from the end, and becomes minus that width.
+    """
 
     place: Place
     entries: tuple[Dim | None, ...]

@@ -213,6 +213,8 @@ def split(op: Op) -> Facts:
 def slice_(op: Op) -> Facts:
     """x.a = before + y.a + after with a step of 1; starts and ends follow. Other steps keep the axis whole.
 
+    A bound below zero counts what is behind it.
+
     Source: https://onnx.ai/onnx/operators/onnx__Slice.html
     """
     x, y = op.x(0), op.y()
@@ -235,11 +237,11 @@ def slice_(op: Op) -> Facts:
             begin.append(None)
             finish.append(None)
         elif step == 1 and hi - lo == y.shape[i] and hi > lo and known:
-            before = Leaf(f"before {i}", lo)
-            yield Equal(x.axis(i), Sum((before, y.axis(i), Leaf(f"after {i}", size - hi))))
+            before, after = Leaf(f"before {i}", lo), Leaf(f"after {i}", size - hi)
+            yield Equal(x.axis(i), Sum((before, y.axis(i), after)))
             yield Zero(y.axis(i), (x.axis(i),))
-            begin.append(before)
-            finish.append(Sum((before, y.axis(i))) if end < size else None)
+            begin.append(before if start >= 0 else Sum((y.axis(i), after)))
+            finish.append(None if end >= size else Sum((before, y.axis(i))) if end >= 0 else after)
         else:
             for axis in (x.axis(i), y.axis(i)):
                 yield Pin(axis, "it is sliced with a step" if known else "it is sliced at bounds that are computed")

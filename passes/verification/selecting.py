@@ -91,11 +91,11 @@ def expose(model: onnx.ModelProto, tensors: Sequence[str]) -> None:
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors) if name not in known)
 
 
-def hold(model: onnx.ModelProto, cuts: Sequence[Cut], types: Mapping[str, int]) -> dict[Cut, str]:
+def hold(model: onnx.ModelProto, cuts: Sequence[Cut], types: Mapping[str, tuple[int, int]]) -> dict[Cut, str]:
     """Feed the cuts' operands from inputs of their own, in place.
 
     Args:
-        types: element type of every cut's tensor.
+        types: element type and rank of every cut's tensor.
 
     Returns: for every cut, the tensor that the model itself had put there; cuts whose node or operand the model
         does not have (any more) are absent.
@@ -110,6 +110,7 @@ def hold(model: onnx.ModelProto, cuts: Sequence[Cut], types: Mapping[str, int]) 
         own[cut] = node.input[cut.operand]
         node.input[cut.operand] = cut.held
     for name, tensor in {cut.held: cut.tensor for cut in own}.items():
-        model.graph.input.append(helper.make_tensor_value_info(name, types[tensor], None))
+        kind, rank = types[tensor]
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * rank))
     expose(model, list(own.values()))
     return own

@@ -31,7 +31,7 @@ TYPES = {"tensor(float)": "f4", "tensor(float16)": "f2", "tensor(double)": "f8",
          "tensor(uint8)": "u1", "tensor(int8)": "i1", "tensor(bool)": "?"}  # fmt: skip
 SMALL_FLOATS = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 SIZES = {4: 224, 5: 64}  # of dynamic axes behind the first, by rank; 32 otherwise
-SMALLER = 0.25  # factor where the original runs out of memory
+OTHERWISE = (0.25, 4, 16, 64)  # factors where the original runs out of memory, or needs more
 STEPS = ((2, 9 / 7), (3, 0.8))  # further sizes: of an open first axis, and a factor on the other open ones
 
 
@@ -61,7 +61,7 @@ def judge(original: Path, plan: Path, pruned: Path, seed: int = 7) -> Judgement:
     before, small = unrounded(onnx.load(original)), unrounded(onnx.load(pruned))
     whole = unrounded(mask(onnx.load(original), keep))
     run = session(before)
-    scale = 1.0 if runs(run, inputs(run, seed)) else SMALLER
+    scale = next((f for f in (1, *OTHERWISE) if runs(run, inputs(run, seed, factor=f))), 1)
     sets = [inputs(run, seed, factor=scale)]
     for first, factor in STEPS:
         feeds = inputs(run, seed, first, factor * scale)

@@ -71,3 +71,66 @@ def test_assumed_sizes_shrink_until_every_tensor_fits(tmp_path: Path) -> None:
     onnx.save(model_of(ATTENTION, {}), path)
     assert load(path).shapes == {"x": (1, 8, 56, 56)}
     assert load(path, shapes={"x": (1, 8, 128, 96)}).shapes == {"x": (1, 8, 128, 96)}
+
+
+SHIFTED = """shifted (float[N,4,L] x) => (float[N,2,M] y)
+    <int64[1] start = {-3}, int64[1] end = {-1}, int64[1] channels = {1}, int64[1] along = {2}, int64[1] first = {-8}> {
+        a = Conv(x, w)
+        few = Slice(a, first, end, channels)
+        head = Slice(few, start, end, along)
+        y = Conv(head, v)
+    }"""
+FOUND = """found (float[1,3,6,6] x) => (float[K,4] y)
+    <int64[1] last = {1}, int64[2] flat = {0,-1}, float limit = {0.5}, int64[1] width = {8}> {
+        a = Conv(x, w)
+        b = Relu(a)
+        large = Greater(x, limit)
+        places = NonZero(large)
+        size = Shape(places)
+        count = Gather(size, last)
+        shape = Concat<axis=0>(count, width)
+        pooled = GlobalAveragePool(b)
+        row = Reshape(pooled, flat)
+        rows = Expand(row, shape)
+        y = MatMul(rows, v)
+    }"""
+LONG = """long (float[N,1,L] x) => (float[N,2,M] y) {
+        a = Conv<strides=[16]>(x, w)
+        b = Relu(a)
+        y = Conv(b, v)
+    }"""
+
+
+def halved(folder: Path, text: str, weights: dict[str, tuple[int, ...]]) -> tuple[Model, Plan, onnx.ModelProto]:
+    """Every other channel of every free group removed, and verified."""
+    path = folder / "model.onnx"
+    onnx.save(model_of(text, weights), path)
+    model = load(path)
+    coupling = couple(model.twin)
+    plan = plan_for(model, coupling, {n: np.arange(g.size) % 2 == 0 for n, g in coupling.free().items()})
+    small = proto_of(slim(model, coupling, plan), model.header)
+    assert verify(model, coupling, plan, small).passed
+    return model, plan, small
+
+
+def test_bounds_that_count_from_the_end_still_do(tmp_path: Path) -> None:
+    _, plan, small = halved(tmp_path, SHIFTED, {"w": (10, 4, 1), "v": (2, 7, 1)})
+    assert plan.keep["w"][0].size < 10
+    (y,) = session_of(small, optimise=False).run(None, {"x": np.zeros((1, 4, 9), np.float32)})
+    assert y.shape == (1, 2, 2)
+
+
+def test_what_counts_things_found_in_the_data_stays_computed(tmp_path: Path) -> None:
+    _, plan, small = halved(tmp_path, FOUND, {"w": (8, 3, 1, 1), "v": (8, 4)})
+    assert plan.keep["w"][0].size == 4
+    session = session_of(small, optimise=False)
+    for count in (0, 1, 7):
+        x = np.zeros((1, 3, 6, 6), np.float32)
+        x.reshape(-1)[:count] = 1
+        assert session.run(None, {"x": x})[0].shape == (count, 4)
+
+
+def test_assumed_sizes_grow_until_every_kernel_fits(tmp_path: Path) -> None:
+    model, plan, _ = halved(tmp_path, LONG, {"w": (8, 1, 400), "v": (2, 8, 3)})
+    assert model.shapes == {"x": (1, 1, 512)}
+    assert plan.keep["w"][0].size == 4
