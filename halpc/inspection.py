@@ -14,12 +14,14 @@ import onnx_graphsurgeon as gs
 
 from halpc.errors import UsageError
 from halpc.ir.dims import leaves, spell
-from halpc.ir.groups import Coupling, Group
+from halpc.ir.groups import Coupling, Group, Member
 from halpc.ir.model import Model
 from passes.count import macs, params
 from passes.couple import couple
 from passes.coupling.members import WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
+from passes.slim import NO_WEIGHTS
+from passes.weights import dtype_name
 
 AxisKey = tuple[str, int]
 
@@ -77,14 +79,26 @@ def inspect(
     coupling = couple(model.twin, renormalise=renormalise, freeze=produced_by(model.twin, freeze))
     macs_of, params_of = _carried(macs(model.twin, coupling)), _carried(params(model.twin, coupling))
     names = {node.name: layer_name(node) for node in model.twin.nodes}
+    weights = _weights(model)
     rows = [
         GroupRow(n, g.size, _layers(g, names), params_of.get(n, 0.0), macs_of.get(n, 0.0), g.pin)
         for n, g in coupling.groups.items()
-        if g.size > 1 and g.members
+        if g.size > 1 and any(m.tensor in weights and not _is_window(m) for m in g.members)
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
     totals = macs(model.twin, coupling).at({}), params(model.twin, coupling).at({})
     return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling), *totals)
+
+
+def _is_window(member: Member) -> bool:
+    """Whether an axis is a kernel's height or width, or counts a resize's scales: no channels."""
+    return member.op in ("Resize", "Upsample") or ("Conv" in member.op and member.axis > 1)
+
+
+def _weights(model: Model) -> set[str]:
+    """The file's constants without those that only serve shapes and positions."""
+    tensors = (t for t in model.graph.tensors().values() if isinstance(t, gs.Constant))
+    return {t.name for t in tensors if dtype_name(t.dtype) not in NO_WEIGHTS}
 
 
 def _layers(group: Group, names: Mapping[str, str]) -> tuple[str, ...]:

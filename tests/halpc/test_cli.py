@@ -11,11 +11,23 @@ import onnx
 import pytest
 
 from halpc.cli import main
+from tests.passes.patterns import model_of
 from tests.small import SHAPES, model, saved, weights
 
 FILES = {"pruned.onnx", "plan.json", "latency.json", "report.json", "report.html"}
 KEYS = {"budget", "baseline", "result", "predicted_latency_ms", "importance_kept", "gap", "verification", "groups",
         "pinned", "stage_seconds", "profiler", "device", "versions"}  # fmt: skip
+
+
+REFOLDED = """refolded (float[N,3,3,3] x) => (float[N,5] y)
+    <int64[1] zero = {0}, int64[1] width = {8}> {
+        a = Conv(x, w)
+        s = Shape(x)
+        batch = Gather(s, zero)
+        target = Concat<axis=0>(batch, width)
+        flat = Reshape(a, target)
+        y = MatMul(flat, v)
+    }"""
 
 
 @pytest.fixture
@@ -194,6 +206,14 @@ def test_inspect_lists_groups_and_reasons(network: Path, capsys: pytest.CaptureF
     assert {g["name"]: g["size"] for g in found["groups"] if g["pin"] is None} == {"net.a": 16, "net.c": 24}
     assert any("graph output" in g["pin"] for g in found["groups"] if g["pin"])
     assert found["params"] == sum(int(np.prod(shape)) for shape in SHAPES.values())
+
+
+def test_inspect_leaves_out_what_only_serves_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(REFOLDED, {"w": (8, 3, 3, 3), "v": (8, 5)}), path)
+    assert main(["inspect", str(path), "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert sorted((g["size"], g["pin"] is None) for g in groups) == [(3, False), (5, False), (8, True)]
 
 
 @pytest.mark.parametrize("suffix", ["graphml", "dot", "svg"])
