@@ -2,6 +2,7 @@
 
     python -m benchmarks.recovery models/resnet18.onnx --calibration models/calibration.npz --evaluate models/test.npz
 
+`unrecoverable@1` counts a loss at the last layer e times what it counts at the first (`ScoreOptions.depth`).
 Prints one JSON object per line: what was tried, top-1, error of the outputs on held-back inputs, seconds, memory.
 """
 
@@ -11,7 +12,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from halpc.ir.saliency import Saliency
 from passes import count
 from passes.calibration import Calibration, load_calibration
 from passes.couple import couple
-from passes.data_score import Kind, score_from_data
+from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.evaluate import Labelled, evaluate, load_labelled
 from passes.load import load
 from passes.recover import Mode, Options, recover
@@ -37,7 +38,12 @@ from passes.select import select
 from passes.slim import plan_for, slim
 
 WEIGHT_SCORES = ("l2", "sp-lamp")
-DATA_SCORES: tuple[Kind, ...] = ("energy", "unrecoverable")
+DATA_SCORES: dict[str, tuple[Kind, float]] = {
+    "energy": ("energy", ScoreOptions().depth),
+    **{f"unrecoverable@{depth}": ("unrecoverable", depth) for depth in (0, 1, 2, 3)},
+}
+SCORES = (*WEIGHT_SCORES, *DATA_SCORES)
+WIDTHS = ("uniform", "selected")
 RECOVERIES: dict[str, tuple[Mode, Options]] = {
     "none": ("off", Options()),
     "bias": ("bias", Options()),
@@ -57,20 +63,22 @@ class Bench:
     calibration: Calibration
     labelled: Labelled
 
-    def saliencies(self) -> Iterator[tuple[str, Saliency, float]]:
-        """Every importance, with the seconds it took."""
-        for kind in WEIGHT_SCORES:
+    def saliencies(self, wanted: Collection[str]) -> Iterator[tuple[str, Saliency, float]]:
+        """Every importance that is wanted, with the seconds it took."""
+        for kind in (kind for kind in WEIGHT_SCORES if kind in wanted):
             started = time.perf_counter()
             found = score_from_weights(kind, self.model.twin, self.coupling)
             yield kind, found, time.perf_counter() - started
         sizes = {name: group.size for name, group in self.coupling.free().items()}
         uses = uses_of(self.proto, self.coupling.axes, sizes)
-        for kind in DATA_SCORES:
+        for name, (kind, depth) in DATA_SCORES.items():
+            if name not in wanted:
+                continue
             started = time.perf_counter()
-            scored = score_from_data(self.proto, uses, self.calibration, kind)
-            scores = {name: scored[name].scores if name in scored else np.zeros(size) for name, size in sizes.items()}
-            curves = {name: score.curve for name, score in scored.items()}
-            yield kind, Saliency(scores, kind, curves=curves), time.perf_counter() - started
+            scored = score_from_data(self.proto, uses, self.calibration, kind, options=ScoreOptions(depth=depth))
+            scores = {group: scored[group].scores if group in scored else np.zeros(n) for group, n in sizes.items()}
+            curves = {group: score.curve for group, score in scored.items()}
+            yield name, Saliency(scores, name, curves=curves), time.perf_counter() - started
 
     def widths(self, saliency: Saliency, share: float, *, uniform: bool) -> dict[str, int]:
         """Widths that keep `share` of the MACs: the same share of every group, or the solver's choice."""
@@ -86,12 +94,13 @@ class Bench:
             choices.append(Choice(name, widths, saliency.curve(name)[widths]))
         return dict(select(Problem(tuple(choices), (costs.resource(share * full),))).widths)
 
-    def judge(self, saliency: Saliency, widths: dict[str, int]) -> Iterator[dict[str, Any]]:
-        """Every recovery of one choice of widths."""
+    def judge(self, saliency: Saliency, widths: dict[str, int], recoveries: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Every recovery that is wanted of one choice of widths."""
         masks = {name: saliency.mask(name, width) for name, width in widths.items()}
         plan = plan_for(self.model, self.coupling, masks)
         small = gs.export_onnx(slim(self.model, self.coupling, plan))
-        for name, (mode, options) in RECOVERIES.items():
+        for name in recoveries:
+            mode, options = RECOVERIES[name]
             cpu = time.process_time()
             result = recover(self.proto, small, plan.keep, self.calibration, mode=mode, options=options)
             yield {
@@ -110,19 +119,22 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--evaluate", type=Path, required=True)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.125])
+    parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)
+    parser.add_argument("--recoveries", nargs="+", choices=list(RECOVERIES), default=list(RECOVERIES))
+    parser.add_argument("--widths", nargs="+", choices=WIDTHS, default=WIDTHS)
     options = parser.parse_args()
     model = load(options.model)
     proto = gs.export_onnx(model.graph)
     calibration = load_calibration(options.calibration, proto)
     bench = Bench(model, couple(model.twin), proto, calibration, load_labelled(options.evaluate, proto))
     print(json.dumps({"baseline_top1": evaluate(proto, bench.labelled).top1}), flush=True)
-    for name, saliency, seconds in bench.saliencies():
+    for name, saliency, seconds in bench.saliencies(options.scores):
         print(json.dumps({"importance": name, "score_seconds": round(seconds, 1)}), flush=True)
         for share in options.macs:
-            for uniform in (True, False):
-                widths = bench.widths(saliency, share, uniform=uniform)
-                for row in bench.judge(saliency, widths):
-                    how = {"importance": name, "macs": share, "widths": "uniform" if uniform else "selected"}
+            for kind in options.widths:
+                widths = bench.widths(saliency, share, uniform=kind == "uniform")
+                for row in bench.judge(saliency, widths, options.recoveries):
+                    how = {"importance": name, "macs": share, "widths": kind}
                     print(json.dumps(how | row), flush=True)
     print(json.dumps({"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 

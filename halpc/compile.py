@@ -26,7 +26,7 @@ from passes import count
 from passes.calibration import load_calibration
 from passes.couple import couple
 from passes.coupling.members import produced_by
-from passes.data_score import score_from_data
+from passes.data_score import ScoreOptions, score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.memory import peak_memory
@@ -146,7 +146,8 @@ def _score_from_data(job: Job, kind: str) -> Saliency:
     def progress(done: int, total: int, name: str) -> None:
         job.progress("score", done, total)
 
-    found = score_from_data(model, uses, job.calibration, kind, progress=progress)  # type: ignore[arg-type]
+    scoring = ScoreOptions() if job.options.recover == "refit" else ScoreOptions(depth=0.0)
+    found = score_from_data(model, uses, job.calibration, kind, progress=progress, options=scoring)  # type: ignore[arg-type]
     spare = score_from_weights("l2", job.model.twin, job.coupling)
     return from_channels(found, spare, f"{kind} on {job.calibration.source}")
 

@@ -11,6 +11,7 @@ Source: Sun et al. 2023 (Wanda, arXiv 2306.11695, eq. 1); Meng et al. 2024 (OSSC
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -57,6 +58,7 @@ class ScoreOptions:
         unknowns: layers with more unknowns per output are judged channel by channel: as if a channel could only be
             replaced by others at the same position, which overstates the loss and needs far smaller matrices.
         damping: of the second moments, in units of their mean diagonal.
+        depth: error at the last layer counts e^depth times what it counts at the first.
         batch: samples per run.
         memory_bytes: most that activations kept between layers may take.
         threads: of onnxruntime, 0 for its default.
@@ -66,6 +68,7 @@ class ScoreOptions:
     rows_per_unknown: int = 25
     unknowns: int = 2400
     damping: float = 1e-2
+    depth: float = 2.0
     batch: int = 32
     memory_bytes: int = 2 << 30
     threads: int = 0
@@ -153,7 +156,8 @@ def _observe(
         seen = ((at, view.layer, x, x if view.pointwise else y, ()) for at, (x, y) in pairs)
         limit = row_limit(view.weights.shape[1], most=options.positions, per_unknown=options.rows_per_unknown)
         moments, _ = samples.moments(seen, number, limit)
-        yield from view.blocks(moments.about(mean=True).xx, spread.total)
+        late = math.exp(options.depth * number / max(len(views) - 1, 1))
+        yield from view.blocks(moments.about(mean=True).xx, spread.total / late)
     if progress is not None:
         progress(len(views), len(views), "")
 

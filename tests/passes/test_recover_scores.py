@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from halpc.ir.dims import Leaf, Product, Sum
 from passes.calibration import calibrate_from
-from passes.data_score import ScoreOptions, score_from_data
+from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.recovery.unrecoverable import Elimination, Reader, eliminate, monotone
 from passes.recovery.uses import positions_of, uses_of
 
@@ -125,3 +125,24 @@ def test_a_channel_that_others_predict_is_worth_nothing(unknowns: int) -> None:
     energy = score_from_data(model, uses, calibration, "energy", options=options)["g"]
     assert energy.scores.min() > 1e-2 * np.median(energy.scores)
     assert lost.curve.shape == energy.curve.shape == (9,)
+
+
+@pytest.mark.parametrize("kind", ["energy", "unrecoverable"])
+def test_a_loss_counts_more_the_fewer_refits_are_behind_it(kind: Kind) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,3] y) {
+        u = MatMul(x, a)
+        v = MatMul(u, b)
+        y = MatMul(v, c)
+    }"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in {"a": (4, 6), "b": (6, 5), "c": (5, 3)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(RANDOM.normal(size=shape).astype(np.float32), name))
+    early, late = Leaf("early", 6), Leaf("late", 5)
+    axes = {("u", 1): early, ("a", 1): early, ("b", 0): early, ("v", 1): late, ("b", 1): late, ("c", 0): late}
+    uses = uses_of(model, axes, {"early": 6, "late": 5})
+    calibration = calibrate_from({"x": RANDOM.normal(size=(64, 4)).astype(np.float32)}, model)
+    plain, deep = (
+        score_from_data(model, uses, calibration, kind, options=ScoreOptions(depth=depth)) for depth in (0.0, 1.5)
+    )
+    np.testing.assert_allclose(deep["early"].curve, plain["early"].curve, rtol=1e-6)
+    np.testing.assert_allclose(deep["late"].curve, np.exp(1.5) * plain["late"].curve, rtol=1e-6)
