@@ -4,7 +4,8 @@
     unrecoverable   what its removal still costs after those layers are refitted (`passes/recovery/unrecoverable.py`)
 
 Both count squared error at a layer's output in units of the variance of the tensor that it feeds (the residual sum,
-where it feeds one), so that layers compare. A group's score is the sum over the layers that read it.
+where it feeds one), so that layers compare. A group's score is the sum over the layers that read it. An error counts
+more the later it arises: the refits behind an early layer take part of its error back (`ScoreOptions.depth`).
 
 Source: Sun et al. 2023 (Wanda, arXiv 2306.11695, eq. 1); Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
 """
@@ -68,7 +69,7 @@ class ScoreOptions:
     rows_per_unknown: int = 25
     unknowns: int = 2400
     damping: float = 1e-2
-    depth: float = 2.0
+    depth: float = 1.0
     batch: int = 32
     memory_bytes: int = 2 << 30
     threads: int = 0
