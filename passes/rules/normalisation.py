@@ -25,22 +25,27 @@ from passes.rules.language import (
 )
 
 STATISTIC = "a mean and variance are taken over it"
+TRAINS = "BatchNormalization in training mode"
 
 
 @rule("BatchNormalization")
 def batch_normalization(op: Op) -> Facts:
     """Scale, bias, mean and variance follow the channels; zero scale and bias give zero whatever comes in.
 
+    In training mode (before opset 14: with more than one output) every axis stays.
+
     Source: https://onnx.ai/onnx/operators/onnx__BatchNormalization.html
     """
     x, y = op.x(0), op.y()
     yield from same(x, y, skip=(1,), zero=False)
+    if sum(operand is not None for operand in op.outputs) > 1 or op.attr("training_mode", 0):
+        yield from (Pin(axis, TRAINS) for axis in x.axes)
     parameters = [op.x(i) for i in range(1, 5)]
     for operand in (x, *op.outputs):
         if operand is not None and operand.rank == x.rank:
             yield Equal(operand.axis(1), parameters[0].axis(0))
         elif operand is not None:
-            yield Pin(operand.axis(0), "BatchNormalization in training mode")
+            yield Pin(operand.axis(0), TRAINS)
     for parameter in parameters[1:]:
         yield Equal(parameter.axis(0), parameters[0].axis(0))
     yield Zero(y.axis(1), (parameters[0].axis(0), parameters[1].axis(0)))

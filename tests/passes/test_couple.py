@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
+from passes.couple import couple
+from passes.load import load
 from tests.passes.patterns import solve
 
 IMAGE = "(float[1,3,6,6] x)"
@@ -308,3 +312,28 @@ def test_every_free_group_has_weights_and_every_other_a_reason(tmp_path: Path) -
     assert all(group.members for group in it.coupling.free().values())
     assert all(group.pin for name, group in it.coupling.groups.items() if name not in it.coupling.free())
     assert np.sum([group.size for group in it.coupling.free().values()]) == 8
+
+
+def test_standardised_weights_of_a_training_normalisation_are_constants(tmp_path: Path) -> None:
+    """Before opset 14 a BatchNormalization with five outputs trains: its statistics are those of the weight."""
+    text = """<ir_version: 7, opset_import: ["" : 13]> g (float[2,3,6,6] x) => (float[2,4,4,4] y) {
+        w, a, b, c, d = BatchNormalization(raw, s, t, m, v)
+        shape = Constant<value_ints=[5, 3, 1, 1]>()
+        folded = Reshape(w, shape)
+        u = Conv(x, folded)
+        y = Conv(u, last)
+    }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    shapes = {"raw": (1, 5, 3), "s": (5,), "t": (5,), "m": (5,), "v": (5,), "last": (4, 5, 3, 3)}
+    for name, shape in shapes.items():
+        value = rng.uniform(0.5, 2.0, shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    onnx.save(model, tmp_path / "m.onnx")
+    loaded = load(tmp_path / "m.onnx")
+    weight = next(n for n in loaded.graph.nodes if n.op == "Conv").inputs[1].values
+    raw, scale, bias = (numpy_helper.to_array(model.graph.initializer[i]) for i in range(3))
+    by_hand = (raw - raw.mean((0, 2), keepdims=True)) / np.sqrt(raw.var((0, 2), keepdims=True) + 1e-5)
+    wanted = by_hand * scale[None, :, None] + bias[None, :, None]
+    np.testing.assert_allclose(weight.reshape(1, 5, 3), wanted, rtol=1e-4, atol=1e-5)
+    assert [group.size for group in couple(loaded.twin).free().values()] == [5]
