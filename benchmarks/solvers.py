@@ -5,19 +5,23 @@
 
 Instances are those of `benchmarks/instances.py`. `--widths` is the number of candidate widths in all groups together,
 `--share` where the budget lies between the narrowest and the unpruned cost. Solvers: joint, halp in 1 and 30 steps by
-the tile as its group size (`finest`: by single widths), sp-lamp and, up to `--judged` widths and with a time limit,
+the tile as its group size (`finest`: by single widths, `finest, exact`: with the best choice of each group's first
+chunks in place of its knapsack's), sp-lamp and, up to `--judged` widths and with a time limit,
 two general ones on an exact linear model of the same problem: HiGHS (scipy.optimize.milp) and CP-SAT (ortools, if
-installed; costs and values are rounded to 1e-7 of their total there). Writes solvers.json, row by row; rows of other
-instances and solvers that are there stay.
+installed; costs and values are rounded to 1e-7 of their total there). Every solve has a process of its own, whose
+peak of resident memory above what it began with is written beside its seconds. Writes solvers.json, row by row; rows
+of other instances and solvers that are there stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
+import resource as usage
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +35,12 @@ from halpc.errors import HalpcError
 from halpc.ir.dims import leaves
 from halpc.ir.problem import Problem, Selection
 from passes.select import select
+from passes.select.halp import halp
+from passes.select.sp_lamp import group_knapsack
 
 SIZES = (100, 1_000, 10_000, 100_000)
 JUDGES = ("HiGHS", "CP-SAT")
+MEASURED = ("value", "gap", "seconds", "memory_mb")
 CELLS = 4_000_000  # table entries up to which the general solvers are tried
 
 
@@ -142,11 +149,19 @@ def by_cp_sat(problem: Problem, seconds: float) -> dict[str, float] | None:
     return {"value": value, "gap": (bound - value) / abs(bound), "seconds": time.perf_counter() - started}
 
 
-def ours(problem: Problem, **options: Any) -> dict[str, float] | None:
+def best_prefixes(worth: Sequence[np.ndarray], weights: Sequence[np.ndarray], capacity: int) -> list[int]:
+    """HALP's knapsack solved to the optimum: how many chunks of each group, one choice per group."""
+    kept = [np.concatenate([[0.0], np.cumsum(group)]) for group in worth]
+    costs = [np.concatenate([[0], np.cumsum(group)]) for group in weights]
+    least = [int(group.min()) for group in costs]
+    return group_knapsack(kept, [group - low for group, low in zip(costs, least, strict=True)], capacity - sum(least))
+
+
+def ours(problem: Problem, by: Callable[..., Selection] = select, **options: Any) -> dict[str, float] | None:
     """Value, gap and seconds of one of halpc's solvers."""
     started = time.perf_counter()
     try:
-        found: Selection = select(problem, **options)
+        found = by(problem, **options)
     except HalpcError:
         return None
     assert problem.feasible(found.widths)
@@ -165,10 +180,30 @@ def solvers(seconds: float) -> dict[str, Callable[[Problem], dict[str, float] | 
         "halp k=1": lambda p: ours(p, solver="halp", steps=1),
         "halp k=30": lambda p: ours(p, solver="halp", steps=30),
         "halp k=30 finest": lambda p: ours(finest(p), solver="halp", steps=30),
+        "halp k=30 finest, exact": lambda p: ours(finest(p), by=halp, steps=30, knapsack=best_prefixes),
         "sp-lamp": lambda p: ours(p, solver="sp-lamp"),
         "HiGHS": lambda p: by_highs(p, seconds),
         "CP-SAT": lambda p: by_cp_sat(p, seconds),
     }
+
+
+def apart(solve: Callable[[Problem], dict[str, float] | None], problem: Problem) -> dict[str, float] | None:
+    """What `solve` gives in a process of its own, with its peak of memory, megabytes above those at its start."""
+    inbox, outbox = multiprocessing.Pipe(duplex=False)
+
+    def work() -> None:
+        before = usage.getrusage(usage.RUSAGE_SELF).ru_maxrss
+        found = solve(problem)
+        outbox.send(found and {**found, "memory_mb": (usage.getrusage(usage.RUSAGE_SELF).ru_maxrss - before) / 1024})
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    outbox.close()
+    try:
+        result: dict[str, float] | None = inbox.recv()
+    finally:
+        process.join()
+    return result
 
 
 def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -181,11 +216,7 @@ def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for name, solve in solvers(arguments.seconds).items():
                 if name not in (arguments.solvers or [name]) or (name in JUDGES and widths > arguments.judged):
                     continue
-                result = solve(problem) or {
-                    "value": float("nan"),
-                    "gap": float("nan"),
-                    "seconds": float("nan"),
-                }
+                result = apart(solve, problem) or dict.fromkeys(MEASURED, float("nan"))
                 row = {
                     "network": network,
                     "groups": len(problem.choices),
@@ -198,13 +229,14 @@ def run(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table that is printed and written."""
-    lines = ["| network | groups | widths | solver | kept | gap | seconds |", "|---|--:|--:|---|--:|--:|--:|"]
+    lines = ["| network | groups | widths | solver | kept | gap | seconds | MB |", "|---|--:|--:|---|--:|--:|--:|--:|"]
     for row in rows:
         gap = "–" if not np.isfinite(row["gap"]) else f"{100 * row['gap']:.4f}%"
         kept = "–" if np.isnan(row["kept"]) else f"{100 * row['kept']:.3f}%"
         seconds = "–" if np.isnan(row["seconds"]) else f"{row['seconds']:.2f}"
+        memory = "–" if np.isnan(row["memory_mb"]) else f"{row['memory_mb']:.0f}"
         head = f"| {row['network']} | {row['groups']} | {row['widths']} | {row['solver']} "
-        lines.append(f"{head}| {kept} | {gap} | {seconds} |")
+        lines.append(f"{head}| {kept} | {gap} | {seconds} | {memory} |")
     return "\n".join(lines) + "\n"
 
 

@@ -63,6 +63,7 @@ class Dual:
     """Visits prices, and keeps the lowest bound, its prices, and every choice that was met on the way.
 
     Attributes:
+        tolerance: relative change of the bound that ends the search with one resource.
         bound: no feasible choice is worth more (rounding included).
         prices: where the bound was found, float64[resources].
         visits: the choices met.
@@ -74,6 +75,7 @@ class Dual:
         self.constants, self.magnitude = constants, magnitude
         self.active = np.flatnonzero(np.isfinite(self.limits))
         self.terms = 16 + len(problem.choices) + sum(len(r.charges) for r in problem.resources)
+        self.tolerance = TOLERANCE
         self.bound = np.inf
         self.prices = np.zeros(len(self.limits))
         self.visits: list[Visit] = []
@@ -109,8 +111,10 @@ class Dual:
     def _below(self, found: Visit) -> bool:
         return bool(np.all(found.plane_costs <= self.limits))
 
-    def minimise(self) -> None:
-        """Lower the bound as far as it goes (floors must have been visited before)."""
+    def minimise(self, guess: Floats | None = None) -> None:
+        """Lower the bound as far as it goes (floors must have been visited before); prices near the best help."""
+        if guess is not None and guess.any():
+            self.visit(guess)
         _, free = self.visit(np.zeros(len(self.limits)))
         if self._below(free):
             return
@@ -125,6 +129,8 @@ class Dual:
         if not inside:
             return
         below = max(inside, key=lambda v: v.plane_value)
+        dearer = [v for v in self.visits if not self._below(v) and v.plane_value > below.plane_value]
+        above = min(dearer, key=lambda v: float(v.plane_costs[resource]), default=above)
         for _ in range(ROUNDS):
             run = above.plane_costs[resource] - below.plane_costs[resource]
             rise = above.plane_value - below.plane_value
@@ -134,7 +140,7 @@ class Dual:
             prices[resource] = rise / run
             upper, found = self.visit(prices)
             chord = above.plane_value - prices[resource] * (above.plane_costs[resource] - self.constants[resource])
-            if upper <= chord + self.slack(prices) + TOLERANCE * abs(chord):
+            if upper <= chord + self.slack(prices) + self.tolerance * abs(chord):
                 return
             if self._below(found):
                 below = found

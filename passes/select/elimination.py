@@ -100,7 +100,7 @@ class _Planner:
             bucket = self._eliminate(variable)
             buckets.append(bucket)
             message = math.prod(self.sizes[v] for v in bucket.scope)
-            memory += message
+            memory += message + (0 if bucket.link is None else self.links[bucket.link].pairs)
             work += message if bucket.link is not None else message * self.sizes[variable]
             del scores[variable]
             scores.update({v: self._score(v) for v in touched if v in scores})
@@ -142,17 +142,20 @@ class _Planner:
         return bucket
 
 
-def maximise(order: Plan, factors: Sequence[Floats], links: Sequence[Link], sizes: Sequence[int]) -> tuple[float, Ints]:
+def maximise(
+    order: Plan,
+    factors: Sequence[Floats],
+    links: Sequence[Link],
+    sizes: Sequence[int],
+    lookups: Sequence[Ints | None],
+) -> tuple[float, Ints]:
     """The greatest sum of `factors` (one per scope of the plan's inputs) and where: position per variable.
 
-    The position is meaningless when the maximum is −inf (every choice is forbidden).
+    `lookups` are those of the plan. The position is meaningless when the maximum is −inf (every choice is forbidden).
     """
     held = list(factors)
     total = 0.0
-    tied: list[Ints | None] = []
-    for bucket in order.buckets:
-        where = None if bucket.link is None else _lookup(links[bucket.link], bucket.variable, sizes)
-        tied.append(where)
+    for bucket, where in zip(order.buckets, lookups, strict=True):
         inputs = [(order.scopes[number], held[number]) for number in bucket.inputs]
         inputs += [(_ascending(links[number]), _dense(links[number], sizes)) for number in bucket.dense]
         if where is None:
@@ -162,7 +165,12 @@ def maximise(order: Plan, factors: Sequence[Floats], links: Sequence[Link], size
         held.append(message)
         if not bucket.scope:
             total += float(message)
-    return total, _backtrack(order, held, links, sizes, tied)
+    return total, _backtrack(order, held, links, sizes, lookups)
+
+
+def lookups(order: Plan, links: Sequence[Link], sizes: Sequence[int]) -> list[Ints | None]:
+    """Per bucket where its link puts its variable, None where it has none; the same at all prices."""
+    return [None if b.link is None else _lookup(links[b.link], b.variable, sizes) for b in order.buckets]
 
 
 def _ascending(link: Link) -> Scope:
@@ -171,18 +179,19 @@ def _ascending(link: Link) -> Scope:
 
 def _dense(link: Link, sizes: Sequence[int]) -> Floats:
     """A link as a table of 0 where it holds and −inf elsewhere, axes ascending."""
-    holds = link.index[:, :, None] == np.arange(sizes[link.total])
+    holds = link.index()[:, :, None] == np.arange(sizes[link.total])
     table = np.where(holds, 0.0, -np.inf)
     return np.ascontiguousarray(table.transpose(np.argsort(link.scope)))
 
 
 def _lookup(link: Link, variable: int, sizes: Sequence[int]) -> Ints:
     """Position of `variable` for each pair of the link's two others (in link order), −1 where impossible."""
+    index = link.index()
     if variable == link.total:
-        return link.index
+        return index
     other = sizes[link.right] if variable == link.left else sizes[link.left]
     where = np.full((other, sizes[link.total]), -1, dtype=np.int64)
-    index = link.index if variable == link.left else link.index.T
+    index = index if variable == link.left else index.T
     here, there = np.indices(index.shape)
     where[there, index] = here
     return where
@@ -267,16 +276,15 @@ class Eliminator:
 
     def __init__(self, model: Model, order: Plan) -> None:
         self.model, self.order = model, order
-        self.runs = 0
+        self.lookups = lookups(order, model.links, model.sizes)
 
     def __call__(self, prices: Floats, weight: float = 1.0) -> Answer:
         """The maximum (−inf when all is forbidden) and where."""
-        self.runs += 1
         model = self.model
         unary = [value * weight for value in model.values]
         unary += [np.zeros(n) for n in model.sizes[len(unary) :]]
         tables = [reward(table.costs, table.forbidden, prices) for table in model.tables]
-        best, position = maximise(self.order, [*unary, *tables], model.links, model.sizes)
+        best, position = maximise(self.order, [*unary, *tables], model.links, model.sizes, self.lookups)
         return Answer(best, position[: len(model.values)])
 
 

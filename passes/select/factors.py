@@ -35,21 +35,49 @@ class TooLargeError(HalpcError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`widths[total] = left ∘ right`: `index[i, j]` is the position of the total, int64[n_left, n_right].
+    """The variable `total` is `left ∘ right`.
 
-    `inverse_left[j, k]` is the left position for right j and total k, −1 where there is none (sums only).
+    Attributes:
+        left, right, total: the three variables.
+        left_widths, right_widths: int64 per position, scaled and offset as they enter.
+        totals: int64 per position of the total, ascending, all that can be reached.
+        operator: `+` or `*`; a sum can be solved for either side.
     """
 
     left: int
     right: int
     total: int
-    index: Ints
-    invertible: bool
+    left_widths: Ints
+    right_widths: Ints
+    totals: Ints
+    operator: Operator
 
     @property
     def scope(self) -> tuple[int, int, int]:
         """The three variables it ties."""
         return self.left, self.right, self.total
+
+    @property
+    def invertible(self) -> bool:
+        """Whether one side follows from the other and the total."""
+        return self.operator == "+"
+
+    @property
+    def pairs(self) -> int:
+        """Entries of its index."""
+        return len(self.left_widths) * len(self.right_widths)
+
+    def index(self) -> Ints:
+        """Position of the total, int64[n_left, n_right]."""
+        return self.position(self.left_widths[:, None], self.right_widths)
+
+    def position(self, left: Ints, right: Ints) -> Ints:
+        """Where the total of two widths that can be reached is."""
+        return np.searchsorted(self.totals, self.joined(left, right)).astype(np.int64)
+
+    def joined(self, left: Ints, right: Ints) -> Ints:
+        """Width of the total."""
+        return _joined(self.operator, left, right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +225,11 @@ class Encoder:
             raise _AliasedError
         key = (operator, left, right)
         if key not in self.known:
-            index, totals = _combine(operator, self._values(left), self._values(right), self.room)
+            sides = self._values(left), self._values(right)
+            totals = _totals(operator, *sides, self.room)
             sign = {"+": " + ", "*": "·"}[operator]
             self.known[key] = len(self.names)
-            self.links.append(Link(left.variable, right.variable, len(self.names), index, operator == "+"))
+            self.links.append(Link(left.variable, right.variable, len(self.names), *sides, totals, operator))
             self.names.append(f"{self.names[left.variable]}{sign}{self.names[right.variable]}")
             self.widths.append(totals)
         return Term(self.known[key], 1, 0)
@@ -218,18 +247,22 @@ def _flat(parts: Sequence[Dim]) -> list[Dim]:
     return flat
 
 
-def _combine(operator: Operator, left: Ints, right: Ints, room: int) -> tuple[Ints, Ints]:
-    """Positions int64[n_left, n_right] into the distinct totals int64[n], and these totals."""
+def _joined(operator: Operator, left: Ints, right: Ints) -> Ints:
+    return left + right if operator == "+" else left * right
+
+
+def _totals(operator: Operator, left: Ints, right: Ints, room: int) -> Ints:
+    """The distinct totals of all pairs, ascending int64[n]."""
     if left.size * right.size > room:
         raise TooLargeError(f"{left.size} × {right.size} pairs")
-    outer = left[:, None] + right[None, :] if operator == "+" else left[:, None] * right[None, :]
-    top = int(outer.max(initial=0))
-    if top > max(16 * outer.size, 1 << 20):
-        totals, index = np.unique(outer, return_inverse=True)
-        return index.reshape(outer.shape).astype(np.int64), totals
+    top = int(_joined(operator, left[-1:], right[-1:])[0])
+    few, many = sorted((left, right), key=len)
+    if top > max(16 * left.size * right.size, 1 << 20):
+        return np.unique(_joined(operator, few[:, None], many))
     reached = np.zeros(top + 1, dtype=np.bool_)
-    reached[outer] = True
-    return (np.cumsum(reached, dtype=np.int64) - 1)[outer], np.flatnonzero(reached).astype(np.int64)
+    for one in few:
+        reached[_joined(operator, one, many)] = True
+    return np.flatnonzero(reached).astype(np.int64)
 
 
 def sketch(problem: Problem, *, compound: int, room: int) -> Sketch:
@@ -287,20 +320,34 @@ def tabulate(plan: Sketch) -> Model:
 
 
 def evaluate(plan: Sketch, entry: Entry) -> Floats:
-    """The charge over its whole scope: float64 of the scope's sizes."""
+    """The charge over its whole scope: float64 of the scope's sizes.
+
+    Raises:
+        HalpcError: a cost is not a number.
+    """
     shape = tuple(len(plan.widths[v]) for v in entry.scope)
+    table = evaluate_at(plan, entry, [np.arange(n) for n in shape])
+    if np.isnan(table).any() or np.isneginf(table).any():
+        raise no_number(entry)
+    return np.ascontiguousarray(np.broadcast_to(table, shape))
+
+
+def no_number(entry: Entry) -> HalpcError:
+    """A cost function that gives NaN or −inf."""
+    return HalpcError(f"cost of {entry.charge.name!r} is not a number at some widths")
+
+
+def evaluate_at(plan: Sketch, entry: Entry, positions: Sequence[Ints]) -> Floats:
+    """The charge at some positions of each variable of its scope: float64 that broadcasts to their grid."""
     grid: dict[int, Ints] = {}
-    for axis, v in enumerate(entry.scope):
-        grid[v] = plan.widths[v].reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    for axis, (v, at) in enumerate(zip(entry.scope, positions, strict=True)):
+        grid[v] = plan.widths[v][at].reshape([-1 if i == axis else 1 for i in range(len(positions))])
     by_name = {plan.names[v]: array for v, array in grid.items()}
     arrays = [
         np.asarray(_axis_widths(axis, term, by_name, grid), dtype=np.int64)
         for axis, term in zip(entry.charge.axes, entry.axes, strict=True)
     ]
-    table = np.asarray(entry.charge.cost(*arrays), dtype=np.float64)
-    if np.isnan(table).any() or np.isneginf(table).any():
-        raise HalpcError(f"cost of {entry.charge.name!r} is not a number at some widths")
-    return np.ascontiguousarray(np.broadcast_to(table, shape))
+    return np.asarray(entry.charge.cost(*arrays), dtype=np.float64)
 
 
 def _axis_widths(axis: Dim, term: Term | None, by_name: dict[str, Ints], grid: dict[int, Ints]) -> Ints | int:

@@ -21,7 +21,7 @@ from passes.select.factors import Floats, Ints
 from passes.select.ledger import Ledger, Move
 
 REFUSED = 50  # moves in a row that looked as if they fitted and did not
-PAIRED = 1024  # options that may be paired with each other in one round
+PAIRED = 512  # options that may be paired with each other in one round
 NEAR = 256  # options per group that a pair of neighbours is looked through for
 
 
@@ -157,8 +157,3 @@ def _pair_of(ledger: Ledger, rows: Ints, columns: Ints, charges: list[tuple[int,
             cost[resource] += table - charge.at({**widths, **down}) - charge.at({**widths, **across}) + corner
         able &= np.all(cost <= ledger.spare()[:, None, None], axis=0)
     return _first(ledger, np.where(able, gains, -np.inf), rows, columns)
-
-
-def spread(problem: Problem) -> Ints:
-    """The middle position of every group: a start where nothing better is known."""
-    return np.array([len(choice.widths) // 2 for choice in problem.choices], dtype=np.int64)

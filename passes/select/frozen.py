@@ -12,29 +12,68 @@ them is charged with the others frozen. Source: HALP (arXiv 2110.10811), section
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from halpc.errors import UsageError
+from halpc.errors import InfeasibleError
 from halpc.ir.dims import leaves
 from halpc.ir.problem import Charge, Problem, Resource, Widths
 from passes.select.factors import Floats, Ints
+from passes.select.joint import cheapest
 
 CELLS = 8192  # integer cost units that a budget is divided into
+HALVINGS = 10  # of the distance to the floor, where several budgets are to be kept
 
 
-def only_resource(problem: Problem, solver: str) -> Resource:
-    """The one limited resource.
+def within_all(problem: Problem, solver: str, start: Widths, solve: Callable[[Problem], Widths]) -> dict[str, int]:
+    """Widths within every limit, from a knapsack that has one capacity.
+
+    The papers have one budget; how several are kept is ours. `solve` is given the resource that `start` is furthest
+    over. Where its answer is over another limit, this one's is tightened, by bisection down to the least that any
+    widths cost, and the answer that keeps most while it keeps all of them stands. Between resources that trade
+    against each other that is a guess, where `joint` has a price for each.
+
+    Args:
+        solve: takes a problem of one resource, which its answer keeps.
 
     Raises:
-        UsageError: there are several; a knapsack of the papers has one capacity.
+        InfeasibleError: a limit is below its floor, or no answer keeps all of them.
     """
     limited = [resource for resource in problem.resources if np.isfinite(resource.limit)]
-    if len(limited) > 1:
-        names = ", ".join(resource.name for resource in limited)
-        raise UsageError(f"--solver {solver} has one budget, found {names}; use --solver joint")
-    return limited[0] if limited else Resource("none", "", np.inf, 0.0, ())
+    if not limited:
+        return dict(solve(Problem(problem.choices, (Resource("none", "", np.inf, 0.0, ()),))))
+    tightest = max(limited, key=lambda resource: resource.spent(start) / max(abs(resource.limit), 1e-300))
+    one = Problem(problem.choices, (tightest,))
+    best = dict(solve(one))
+    if problem.feasible(best):
+        return best
+    best = cheapest(one)
+    if not problem.feasible(best):
+        raise _not_all(problem, solver, best)
+    low, high = tightest.spent(best), tightest.limit
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        found = dict(solve(Problem(problem.choices, (replace(tightest, limit=middle),))))
+        if problem.feasible(found):
+            low = middle
+            best = max(best, found, key=problem.value)
+        else:
+            high = middle
+    return best
+
+
+def _not_all(problem: Problem, solver: str, nearest: Widths) -> InfeasibleError:
+    cheapest(problem)  # says so where one limit alone is out of reach
+    over = next(r for r in problem.resources if r.spent(nearest) > r.limit)
+    names = " and ".join(r.name for r in problem.resources if np.isfinite(r.limit))
+    floor = over.spent(nearest)
+    return InfeasibleError(
+        f"--solver {solver} found no widths that keep {names} together: the cheapest of one cost "
+        f"{floor:g} {over.unit} of {over.name}, above {over.limit:g}; --solver joint weighs several budgets at once",
+        budget=over.limit, floor=floor,
+    )  # fmt: skip
 
 
 def contributions(problem: Problem, resource: Resource, widths: Widths) -> list[Floats]:

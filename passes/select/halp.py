@@ -14,8 +14,16 @@ Where the paper is silent, this is how it was completed:
   - Frozen neighbours can leave a solve above its target (non-monotone costs, shrinking inputs that make a
     kernel slower). The solve is then repeated at the new widths, with a tighter target if nothing moved;
     if that ends above the budget, the cheapest choice there is replaces it.
-  - One knapsack of precedence-checked items is not always optimal (the check sees only the best entry per
-    cost). It is kept as it is: this is the baseline.
+  - Several budgets, of which the paper has one, are kept as `frozen.within_all` says.
+  - The knapsack is not always optimal: a chunk enters an entry of the table only on its own merit, and only where
+    all chunks before it stand. It is kept as it is: this is the baseline.
+
+So chunks must not be smaller than the staircase's tiles. The first channel of a tile has the whole tile's weight
+and the worth of one channel; those behind it, free of charge, are not seen when it is judged. It enters everywhere in
+the table of the first group, where nothing competes, and hardly anywhere in those of later groups, whose channels
+behind it then may not enter either. At group size 1 early groups therefore stay whole and late ones are emptied. It
+is neither the order among equals nor rounding: the same items with the best prefix per group (`knapsack`) lose nothing
+to tiles (benchmarks/solvers.py, "finest" against "finest, exact"). The paper groups channels by the latency step.
 
 Source: Shen et al., "HALP: Hardware-Aware Latency Pruning", arXiv 2110.10811, equations 2–6 and algorithm 1;
 "Structural Pruning via Latency-Saliency Knapsack", arXiv 2210.06659. From the mathematics, not the code.
@@ -24,17 +32,20 @@ Source: Shen et al., "HALP: Hardware-Aware Latency Pruning", arXiv 2110.10811, e
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from halpc.errors import UsageError
 from halpc.ir.problem import Choice, Problem, Resource, Selection, Widths
 from passes.select.factors import Floats, Ints
-from passes.select.frozen import CELLS, contributions, only_resource, score_curve, whole_units
+from passes.select.frozen import CELLS, contributions, score_curve, whole_units, within_all
 from passes.select.joint import cheapest
 from passes.select.outcome import selection
+
+Knapsack: TypeAlias = Callable[[Sequence[Floats], Sequence[Ints], int], list[int]]
 
 ROUNDS = 40  # solves in one step until its target is met
 
@@ -52,20 +63,28 @@ class Items:
     worth: Floats
 
 
-def halp(problem: Problem, *, steps: int = 1, start: Widths | None = None) -> Selection:
+def halp(
+    problem: Problem, *, steps: int = 1, start: Widths | None = None, knapsack: Knapsack | None = None
+) -> Selection:
     """Widths by HALP in `steps` steps from `start` (default: unpruned); groups only shrink.
 
+    Args:
+        knapsack: in place of `augmented_knapsack`, for comparisons.
+
     Raises:
-        InfeasibleError: no choice fits the limit.
-        UsageError: several limits, no steps, or start widths that are not admissible.
+        InfeasibleError: no choice fits the limits.
+        UsageError: no steps, or start widths that are not admissible.
     """
     started = time.perf_counter()
-    resource = only_resource(problem, "halp")
-    widths = start_widths(problem, start)
-    for target in schedule(resource.spent(widths), resource.limit, steps):
-        widths = _reach(problem, resource, widths, target)
-    if not problem.feasible(widths):
-        widths = cheapest(problem)
+    begin = start_widths(problem, start)
+
+    def within(one: Problem) -> dict[str, int]:
+        (resource,), widths = one.resources, dict(begin)
+        for target in schedule(resource.spent(widths), resource.limit, steps):
+            widths = _reach(one, resource, widths, target, knapsack or augmented_knapsack)
+        return widths if one.feasible(widths) else cheapest(one)
+
+    widths = within_all(problem, "halp", begin, within)
     return selection(problem, widths, solver="halp", started=started)
 
 
@@ -95,21 +114,23 @@ def start_widths(problem: Problem, start: Widths | None) -> dict[str, int]:
     return widths
 
 
-def _reach(problem: Problem, resource: Resource, widths: dict[str, int], target: float) -> dict[str, int]:
+def _reach(
+    problem: Problem, resource: Resource, widths: dict[str, int], target: float, knapsack: Knapsack
+) -> dict[str, int]:
     """Solve at the current widths until the cost read anew is within `target`."""
     aim = target
     for _ in range(ROUNDS):
         spent = resource.spent(widths)
         if spent <= target:
             break
-        found = solve(problem, resource, widths, aim)
+        found = solve(problem, resource, widths, aim, knapsack)
         if found == widths:
             aim -= max(spent - target, 0.02 * abs(target))
         widths = found
     return widths
 
 
-def solve(problem: Problem, resource: Resource, widths: Widths, target: float) -> dict[str, int]:
+def solve(problem: Problem, resource: Resource, widths: Widths, target: float, knapsack: Knapsack) -> dict[str, int]:
     """One augmented knapsack with costs frozen at `widths`; a target out of reach keeps the least."""
     items = [group_items(choice, widths[choice.name]) for choice in problem.choices]
     columns = contributions(problem, resource, widths)
@@ -121,7 +142,7 @@ def solve(problem: Problem, resource: Resource, widths: Widths, target: float) -
     refunds = sum(float(-np.minimum(np.diff(cost), 0.0).sum()) for cost in costs)
     unit = (max(capacity, 0.0) + refunds) / CELLS or max(abs(target), 1e-300) / CELLS
     weights = [np.diff(whole) for whole in whole_units([cost - cost[0] for cost in costs], unit)]
-    chosen = augmented_knapsack([item.worth for item in items], weights, max(0, int(capacity / unit + 1e-9)))
+    chosen = knapsack([item.worth for item in items], weights, max(0, int(capacity / unit + 1e-9)))
     return {c.name: int(item.widths[n]) for c, item, n in zip(problem.choices, items, chosen, strict=True)}
 
 

@@ -12,38 +12,22 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from halpc.errors import InfeasibleError, UsageError
-from halpc.ir.dims import leaves
 from halpc.ir.problem import Problem, Resource, Selection, Widths
 from passes.select.dual import Dual, Visit, hull, visited, widths_at
-from passes.select.elimination import Eliminator, Plan, plan
 from passes.select.entangled import cheapest_met, relaxed, unbounded
-from passes.select.factors import Floats, Ints, Sketch, TooLargeError, sketch, tabulate
+from passes.select.exact import Limits, exact_dual
+from passes.select.factors import Floats, Ints, TooLargeError
 from passes.select.fill import fill
 from passes.select.outcome import selection
 
 EXACT = "an upper bound on what any choice within the limits keeps (Lagrangian dual, eliminated exactly)"
 GOOD = 5e-5  # relative gap at which no further start is tried
 STARTS = 6  # choices met on the way that the fill starts from
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much memory and time `joint` may take.
-
-    Attributes:
-        entries: float64 numbers in all tables together (64 Mi are 512 MiB).
-        work: additions in one elimination.
-        seconds: for the prices, and again for the fill.
-    """
-
-    entries: int = 1 << 26
-    work: int = 1 << 27
-    seconds: float = 30.0
 
 
 def joint(problem: Problem, limits: Limits | None = None) -> Selection:
@@ -55,7 +39,7 @@ def joint(problem: Problem, limits: Limits | None = None) -> Selection:
     started = time.perf_counter()
     limits = limits or Limits()
     try:
-        dual = _dual(problem, limits)
+        dual = exact_dual(problem, limits)
     except TooLargeError:
         return _joint_relaxed(problem, limits, started)
     _check_floors(problem, dual)
@@ -76,9 +60,9 @@ def _joint_relaxed(problem: Problem, limits: Limits, started: float) -> Selectio
     """The answer where exact tables are too large."""
     deadline = time.monotonic() + limits.seconds
     try:
-        state = relaxed(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+        state = relaxed(problem, limits, deadline)
     except TooLargeError:
-        state = unbounded(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+        state = unbounded(problem, limits, deadline)
     for resource, floor in zip(problem.resources, state.floors, strict=True):
         if floor > resource.limit:
             raise _below_floor(resource, floor, "at least ")
@@ -96,7 +80,7 @@ def cheapest(problem: Problem, limits: Limits | None = None) -> dict[str, int]:
     """
     limits = limits or Limits()
     try:
-        dual = _dual(problem, limits)
+        dual = exact_dual(problem, limits)
     except TooLargeError:
         return dict(_cheapest_relaxed(problem, limits))
     if not len(dual.active):
@@ -109,51 +93,12 @@ def _cheapest_relaxed(problem: Problem, limits: Limits) -> Widths:
     """The cheapest met by the relaxation; where that does not fit, what `joint` finds."""
     deadline = time.monotonic() + limits.seconds
     try:
-        least = cheapest_met(problem, entries=limits.entries, work=limits.work, deadline=deadline)
+        least = cheapest_met(problem, limits, deadline)
     except TooLargeError:
         least = visited(problem, np.zeros(len(problem.choices), dtype=np.int64))
     if np.all(least.costs <= [resource.limit for resource in problem.resources]):
         return widths_at(problem, least.position)
     return _joint_relaxed(problem, limits, time.perf_counter()).widths
-
-
-def _dual(problem: Problem, limits: Limits) -> Dual:
-    drawn, order = best_plan(problem, limits)
-    model = tabulate(drawn)
-    oracle = Eliminator(model, order)
-    return Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds)
-
-
-def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:
-    """The encoding and order with the least work among those within `limits`.
-
-    Raises:
-        TooLargeError: there is none.
-    """
-    found: list[tuple[Sketch, Plan]] = []
-    for compound in _compounds(problem):
-        try:
-            drawn = sketch(problem, compound=compound, room=limits.entries)
-        except TooLargeError:
-            continue
-        scopes = list(dict.fromkeys(entry.scope for entry in drawn.entries if entry.scope))
-        if drawn.table_entries() > limits.entries:
-            continue
-        for by_fill in (False, True):
-            order = plan(drawn.sizes, scopes, drawn.links, by_fill=by_fill)
-            if order.work <= limits.work and order.memory <= limits.entries:
-                found.append((drawn, order))
-    if not found:
-        raise TooLargeError("no elimination order fits the memory bound")
-    return min(found, key=lambda pair: pair[1].work)
-
-
-def _compounds(problem: Problem) -> tuple[int, ...]:
-    """Which axes to try as variables: none, those of three groups or more, all of two or more."""
-    names = {choice.name for choice in problem.choices}
-    axes = [axis for resource in problem.resources for charge in resource.charges for axis in charge.axes]
-    widest = max((len({leaf.name for leaf in leaves(axis)} & names) for axis in axes), default=0)
-    return (widest,) if widest < 2 else tuple(sorted({1, 2, min(widest, 4)}))
 
 
 def _check_floors(problem: Problem, dual: Dual) -> None:
@@ -229,7 +174,7 @@ def frontier(problem: Problem, *, points: int | None = None, limits: Limits | No
     if len(problem.resources) != 1:
         raise UsageError("the frontier needs exactly one resource")
     resource = problem.resources[0]
-    dual = _dual(Problem(problem.choices, (replace(resource, limit=0.0),)), limits or Limits())
+    dual = exact_dual(Problem(problem.choices, (replace(resource, limit=0.0),)), limits or Limits())
     vertices = hull(dual, 0, points or 10_000)
     free = Problem(problem.choices, (replace(resource, limit=np.inf),))
     return [

@@ -81,8 +81,8 @@ class Ledger:
         scales: list[Ints | None] = []
         for axis in charge.axes:
             count = _plain_sum(axis, place)
-            by_option = None if count is None else [count[int(g)] for g in self.group[options]]
-            scales.append(None if by_option is None else np.array(by_option, dtype=np.int64))
+            per_group = None if count is None else np.array([count[g] for g in groups], dtype=np.int64)
+            scales.append(None if per_group is None else np.repeat(per_group, [len(span) for span in spans]))
         return Line(resource, charge, groups, options, tuple(scales), np.zeros(len(options)))
 
     def _refresh(self, moved: set[int]) -> None:

@@ -1,67 +1,30 @@
 """`joint` where the exact tables would outgrow memory: a relaxation whose bound still holds.
 
-Around an origin (the best choice so far), every table is rewritten as what it is on the axes through the
-origin, which is linear in the groups, plus a second difference that vanishes there:
+What `scan` knows of the costs is linear parts, width by width, and least entries of the rest, block by block; a
+block's least entry stands for all of it. Two more things may be given up where a graph asks for it:
 
-    T(x, y) = T(x, y₀) + T(x₀, y) − T(x₀, y₀) + D(x, y)          D(x₀, ·) = D(·, y₀) = 0
-
-The linear parts stay exact, width by width. Of D only what two relaxations leave is kept:
-
-    blocks    widths in blocks that grow away from the origin; D's least entry stands for a block
+    links     S = a + b holds of blocks: S may be in any block that some a, b of their blocks lead to
     copies    entangled groups as copies that need not agree (`copies`), with multipliers that urge them to
 
-Both can only raise the maximum. Solving, moving the origin to what was found and refining the blocks that
-were chosen is the linearised iteration of the papers, with a bound.
+All of it can only raise the maximum. What costs depend on S linearly is charged to a and b instead, which is the same
+wherever S = a + b and leaves little to gain where it is not.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from passes.select.blocks import Blocks, by_block
 from passes.select.copies import Split
 from passes.select.dual import Answer
-from passes.select.elimination import Plan, maximise, reward
-from passes.select.factors import Floats, Ints, Model, Table
+from passes.select.elimination import Plan, lookups, maximise, reward
+from passes.select.factors import Floats, Ints, Link, Table
+from passes.select.scan import Scan
 
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """A partition of every variable's positions: `starts[v]` is the ascending first position of each block."""
-
-    starts: tuple[Ints, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Blocks per variable."""
-        return tuple(len(s) for s in self.starts)
-
-
-def geometric(size: int, centre: int, ratio: float, single: bool) -> Ints:
-    """Blocks around `centre` whose lengths grow by `ratio`; all of length 1 where `single`."""
-    if single or size <= 4:
-        return np.arange(size, dtype=np.int64)
-    reach = [0]
-    length = 1.0
-    while reach[-1] < size:
-        reach.append(reach[-1] + max(1, int(length)))
-        length *= ratio
-    starts = {0, *(centre + r for r in reach), *(centre + 1 - r for r in reach)}
-    return np.array(sorted(s for s in starts if 0 <= s < size), dtype=np.int64)
-
-
-def refined(starts: Ints, size: int, position: int, parts: int) -> Ints:
-    """`starts` with the block around `position` cut into `parts`, and `position` on its own."""
-    block = int(np.searchsorted(starts, position, side="right")) - 1
-    low = int(starts[block])
-    high = int(starts[block + 1]) if block + 1 < len(starts) else size
-    cuts = np.linspace(low, high, parts + 1).astype(np.int64)[:-1]
-    extra = [p for p in (position, position + 1) if low <= p < high]
-    return np.unique(np.concatenate([starts, cuts, extra])).astype(np.int64)
+WINDOW = 0.125  # share of a sum's range, to each side of the origin, over which its slope is taken
 
 
 class Coarse:
@@ -70,47 +33,32 @@ class Coarse:
     Attributes:
         lines: per variable float64[resources, n_v], the linear part of the costs around the origin.
         urges: per copy float64[n_v], multiplier that its owner pays and it receives.
+        magnitude: value, then each resource: the largest numbers that sums are made of, added up, for rounding bounds.
     """
 
-    def __init__(self, model: Model, split: Split, order: Plan, origin: Ints, blocks: Blocks) -> None:
-        self.values, self.constants, sizes = model.values, model.constants, model.sizes
-        self.split, self.order, self.blocks = split, order, blocks
-        self.lines = [np.zeros((len(self.constants), n)) for n in sizes]
-        self.base = np.zeros(len(self.constants))
-        self.reduced = [
-            self._reduce(table, scope, origin) for table, scope in zip(model.tables, split.scopes, strict=True)
-        ]
-        self.urges = {v: np.zeros(sizes[o]) for v, o in enumerate(split.owner) if v != o}
-        self.at: Ints = origin
-
-    def _reduce(self, table: Table, scope: Sequence[int], origin: Ints) -> Table:
-        """The second difference of a table, least entry per block; its linear part goes to `lines`."""
-        costs: dict[int, Floats] = {}
-        corner = tuple(origin[v] for v in table.scope)
-        order = np.argsort(scope)
-        for resource, cost in table.costs.items():
-            rest = cost - cost[corner]
-            for axis, v in enumerate(table.scope):
-                line = cost[tuple(slice(None) if a == axis else p for a, p in enumerate(corner))] - cost[corner]
-                self.lines[v][resource] += line
-                rest = rest - line.reshape([-1 if a == axis else 1 for a in range(cost.ndim)])
-            self.base[resource] += cost[corner]
-            if table.forbidden is not None:
-                rest = np.where(table.forbidden, np.inf, rest)
-            costs[resource] = _by_block(np.minimum, rest, table.scope, self.blocks).transpose(order)
-        forbidden: NDArray[np.bool_] | None = None
-        if table.forbidden is not None:
-            forbidden = np.isinf(next(iter(costs.values())))
-            costs = {resource: np.where(forbidden, 0.0, cost) for resource, cost in costs.items()}
-        return Table(tuple(sorted(scope)), costs, forbidden)
+    def __init__(
+        self, values: Sequence[Floats], constants: Floats, scan: Scan, loose: Sequence[Link], split: Split, order: Plan
+    ) -> None:
+        self.values, self.constants, self.blocks = values, constants, scan.blocks
+        self.split, self.order = split, order
+        self.lines, self.base = _linear(scan, len(constants))
+        for link in reversed(loose):
+            _charge_to_parts(self.lines, link, scan.origin)
+        size = scan.magnitude() + sum(np.abs(line).max(axis=1) for line in self.lines) + np.abs(constants)
+        self.magnitude = 8.0 * np.append(sum(float(np.abs(v).max()) for v in values), size)
+        tables = [*scan.tables(), *(_allowed(link, scan.blocks) for link in loose)]
+        self.reduced = [_renamed(table, scope) for table, scope in zip(tables, split.scopes, strict=True)]
+        self.urges = {v: np.zeros(self.lines[o].shape[1]) for v, o in enumerate(split.owner) if v != o}
+        self.lookups = lookups(order, split.links, [len(scan.blocks.starts[o]) for o in split.owner])
+        self.at: Ints = scan.origin
 
     def __call__(self, prices: Floats, weight: float = 1.0) -> Answer:
         """The relaxed maximum, where its owners stand, and the plane of the relaxed choice."""
         exact = self._exact(prices, weight)
-        unary = [_by_block(np.maximum, u, (o,), self.blocks) for u, o in zip(exact, self.split.owner, strict=True)]
+        unary = [by_block(np.maximum, u, (o,), self.blocks) for u, o in zip(exact, self.split.owner, strict=True)]
         tables = [reward(t.costs, t.forbidden, prices) for t in self.reduced]
         sizes = [len(u) for u in unary]
-        best, chosen = maximise(self.order, [*unary, *tables], self.split.links, sizes)
+        best, chosen = maximise(self.order, [*unary, *tables], self.split.links, sizes, self.lookups)
         at = np.array([self._within(u, o, b) for u, o, b in zip(exact, self.split.owner, chosen, strict=True)])
         self.at = at
         value = sum(float(v[p]) for v, p in zip(self.values, at, strict=False))
@@ -153,11 +101,50 @@ class Coarse:
             urge += np.cumsum(slope)
 
 
-def _by_block(reduce: np.ufunc, array: Floats, scope: Sequence[int], blocks: Blocks) -> Floats:
-    for axis, v in enumerate(scope):
-        if len(blocks.starts[v]) < array.shape[axis]:
-            array = reduce.reduceat(array, blocks.starts[v], axis=axis)
-    return np.asarray(array, dtype=np.float64)
+def _linear(scan: Scan, resources: int) -> tuple[list[Floats], Floats]:
+    """Lines per variable float64[resources, n_v], and costs at the origin float64[resources]."""
+    lines, base = [np.zeros((resources, n)) for n in scan.drawn.sizes], np.zeros(resources)
+    for kernel in scan.kernels:
+        base[kernel.resource] += kernel.corner
+        for v, line in zip(kernel.scope, kernel.lines, strict=True):
+            lines[v][kernel.resource] += line
+    return lines, base
+
+
+def _charge_to_parts(lines: list[Floats], link: Link, origin: Ints) -> None:
+    """Take the slope that costs have in a sum off the sum, and charge it to its parts."""
+    if not link.invertible:
+        return
+    totals, at = link.totals, int(origin[link.total])
+    reach = max(1, int(WINDOW * len(totals)))
+    low, high = max(0, at - reach), min(len(totals) - 1, at + reach)
+    if high == low:
+        return
+    slope = (lines[link.total][:, high] - lines[link.total][:, low]) / (totals[high] - totals[low])
+    for v, widths, sign in (
+        (link.total, totals, -1.0),
+        (link.left, link.left_widths, 1.0),
+        (link.right, link.right_widths, 1.0),
+    ):
+        lines[v] += sign * np.outer(slope, widths - widths[origin[v]])
+
+
+def _allowed(link: Link, blocks: Blocks) -> Table:
+    """Which blocks of left, right and total can go together: a table of nothing but what is forbidden."""
+    low, high = {}, {}
+    for v, widths in ((link.left, link.left_widths), (link.right, link.right_widths), (link.total, link.totals)):
+        low[v], high[v] = widths[blocks.starts[v]], widths[blocks.ends(v, len(widths)) - 1]
+    least, most = (link.joined(side[link.left][:, None], side[link.right])[:, :, None] for side in (low, high))
+    forbidden = (most < low[link.total]) | (least > high[link.total])
+    return Table(link.scope, {0: np.zeros(forbidden.shape)}, forbidden)
+
+
+def _renamed(table: Table, scope: Sequence[int]) -> Table:
+    """The table over a scope of copies, its axes ascending."""
+    order = np.argsort(scope)
+    costs = {resource: cost.transpose(order) for resource, cost in table.costs.items()}
+    forbidden = None if table.forbidden is None else table.forbidden.transpose(order)
+    return Table(tuple(sorted(scope)), costs, forbidden)
 
 
 def tighten(coarse: Coarse, prices: Floats, target: float, credit: float, steps: int, deadline: float) -> float:

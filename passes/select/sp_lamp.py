@@ -7,7 +7,7 @@ The top filter is always kept, so no group vanishes. The knapsack is a multiple-
 exactly on costs in whole units (1/8192 of the capacity, rounded up). Its costs are linear per group, so the
 bilinear layer costs are frozen at the neighbours' current widths, as HALP does (`frozen`), and read again
 at the result until nothing more is gained; a result over the limit halves what the next may add. The best
-that fitted is the answer.
+that fitted is the answer. Several budgets, of which the paper has one, are kept as `frozen.within_all` says.
 
 Source: arXiv 2305.14403 (abstract; the filter-wise score is LAMP's, lifted to squared filter norms).
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from halpc.ir.problem import Choice, Problem, Resource, Selection, Widths
 from passes.select.factors import Floats, Ints
-from passes.select.frozen import CELLS, contributions, only_resource, score_curve, whole_units
+from passes.select.frozen import CELLS, contributions, score_curve, whole_units, within_all
 from passes.select.halp import start_widths
 from passes.select.joint import cheapest
 from passes.select.outcome import selection
@@ -52,15 +52,17 @@ def sp_lamp(problem: Problem, *, start: Widths | None = None) -> Selection:
     """Widths by SP-LAMP; the first costs are read at `start` (default: unpruned).
 
     Raises:
-        InfeasibleError: no choice fits the limit.
-        UsageError: several limits, or start widths that are not admissible.
+        InfeasibleError: no choice fits the limits.
+        UsageError: start widths that are not admissible.
     """
     started = time.perf_counter()
-    resource = only_resource(problem, "sp-lamp")
     problem = Problem(tuple(top_filter_kept(choice) for choice in problem.choices), problem.resources)
-    widths = start_widths(problem, {name: w for name, w in (start or {}).items() if w > 0})
-    if start is not None or not problem.feasible(widths):
-        widths = _settled(problem, resource, widths)
+    begin = start_widths(problem, {name: w for name, w in (start or {}).items() if w > 0})
+
+    def within(one: Problem) -> dict[str, int]:
+        return begin if start is None and one.feasible(begin) else _settled(one, one.resources[0], begin)
+
+    widths = within_all(problem, "sp-lamp", begin, within)
     return selection(problem, widths, solver="sp-lamp", started=started)
 
 

@@ -9,8 +9,11 @@ from instances import every_choice, random_problem
 from halpc.ir.dims import Leaf, Product, Sum
 from halpc.ir.problem import Charge, Choice, Problem, Resource
 from passes.select.elimination import Eliminator, plan
-from passes.select.entangled import _coarse, prepare
+from passes.select.entangled import fit, prepare
+from passes.select.exact import Limits
 from passes.select.factors import sketch, tabulate
+from passes.select.relax import Coarse
+from passes.select.scan import Scan
 
 SEEDS = st.integers(0, 10**9)
 
@@ -47,20 +50,23 @@ def test_elimination_is_exact_at_any_price_and_encoding(seed, compound, by_fill,
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(SEEDS, st.sampled_from([1 << 20, 40]))
+@given(SEEDS, st.sampled_from([1 << 20, 400, 40]))
 def test_relaxation_is_never_below_the_maximum(seed, work):
     problem = random_problem(seed, groups=5, options=6, resources=2)
     rng = np.random.default_rng(seed)
     prices = rng.exponential(1.0, 2)
-    stage = prepare(problem, 1 << 20)
+    limits = Limits(entries=1 << 20, work=4 * work)
+    stage = prepare(problem, limits)
     origin = stage.whole(np.array([rng.integers(len(c.widths)) for c in problem.choices]))
-    coarse = _coarse(stage, origin, None, 1 << 20, work)
+    fitted = fit(stage, origin, None, limits)
+    scan = Scan(stage.drawn, origin, fitted.blocks)
+    coarse = Coarse(stage.values, stage.constants, scan, fitted.loose, fitted.split, fitted.order)
     for copy in coarse.urges:
         coarse.urges[copy] += rng.normal(size=len(coarse.urges[copy]))
     answer = coarse(prices, 1.0)
-    assert answer.upper - prices @ stage.model.constants >= best_at(problem, prices, 1.0) - 1e-9
+    assert answer.upper - prices @ stage.constants >= best_at(problem, prices, 1.0) - 1e-9
     value, costs = answer.plane
-    assert value - prices @ costs == pytest.approx(answer.upper - prices @ stage.model.constants, rel=1e-9, abs=1e-9)
+    assert value - prices @ costs == pytest.approx(answer.upper - prices @ stage.constants, rel=1e-9, abs=1e-9)
 
 
 def group(name, size):

@@ -115,7 +115,7 @@ def test_one_solve_never_beats_the_best_prefixes_at_the_same_frozen_costs(seed):
         if resource.spent(full) + change <= target + 1e-9:
             reachable = True
             best = max(best, sum(float(i.worth[:n].sum()) for i, n in zip(items, ends, strict=True)))
-    found = solve(problem, resource, full, target)
+    found = solve(problem, resource, full, target, augmented_knapsack)
     kept = sum(
         float(i.worth[: int(np.searchsorted(i.widths, found[c.name]))].sum())
         for c, i in zip(problem.choices, items, strict=True)
@@ -184,9 +184,40 @@ def test_start_that_is_no_admissible_width_is_a_usage_error():
         halp(chain(), start={"g0": 5})
 
 
-def test_two_budgets_are_a_usage_error():
-    with pytest.raises(UsageError, match="one budget"):
-        halp(random_problem(1, resources=2))
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(SEEDS)
+def test_several_budgets_are_all_kept(seed):
+    problem = random_problem(seed, resources=2, tight=0.6)
+    best, _ = brute_force(problem)
+    found = outcome(halp, problem)
+    if isinstance(found, InfeasibleError):
+        assert best is None or "--solver joint" in str(found)
+        return
+    assert problem.feasible(found.widths)
+    assert found.value <= best
+
+
+def test_a_second_budget_that_binds_costs_no_more_than_it_must():
+    problem = chain(share=0.7)
+    time_budget = problem.resources[0]
+    charges = tuple(Charge(f"p{c.name}", (Leaf(c.name, 64),), lambda w: 1.0 * w) for c in problem.choices)
+    params = Resource("params", "parameters", 0.5 * 64 * len(charges), 0.0, charges)
+    both = Problem(problem.choices, (time_budget, params))
+    found, best = halp(both, steps=5), select(both)
+    assert both.feasible(found.widths)
+    assert found.spent["params"] > 0.9 * params.limit
+    assert best.value >= found.value > 0.9 * best.value
+
+
+def test_budgets_that_no_choice_keeps_together_say_what_to_do():
+    widths = np.arange(1, 5)
+    choices = tuple(Choice(n, widths, widths.astype(float)) for n in "ab")
+    rising = Charge("up", (Leaf("a", 4),), lambda w: 1.0 * w)
+    falling = Charge("down", (Leaf("a", 4),), lambda w: 5.0 - w)
+    budgets = (Resource("t", "ms", 2.0, 0.0, (rising,)), Resource("m", "bytes", 2.0, 0.0, (falling,)))
+    with pytest.raises(InfeasibleError, match="--solver joint") as caught:
+        halp(Problem(choices, budgets))
+    assert "t and m together" in str(caught.value)
 
 
 def test_group_that_may_vanish_is_removed_whole():

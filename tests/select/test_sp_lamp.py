@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instances import brute_force, outcome, random_problem
 
-from halpc.errors import InfeasibleError, UsageError
+from halpc.errors import InfeasibleError
 from halpc.ir.problem import Problem
 from passes.select import select, sp_lamp_scores
 from passes.select.sp_lamp import group_knapsack, sp_lamp, top_filter_kept
@@ -95,6 +95,14 @@ def test_nothing_is_pruned_within_a_loose_budget():
     assert sp_lamp(problem).widths == {c.name: int(c.widths[-1]) for c in problem.choices}
 
 
-def test_two_budgets_are_a_usage_error():
-    with pytest.raises(UsageError, match="one budget"):
-        sp_lamp(random_problem(1, resources=2))
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(SEEDS)
+def test_several_budgets_are_all_kept(seed):
+    problem = random_problem(seed, resources=2, tight=0.6)
+    best, _ = brute_force(Problem(tuple(top_filter_kept(c) for c in problem.choices), problem.resources))
+    found = outcome(sp_lamp, problem)
+    if isinstance(found, InfeasibleError):
+        assert best is None or "--solver joint" in str(found)
+        return
+    assert problem.feasible(found.widths)
+    assert found.value <= best
