@@ -36,7 +36,7 @@ def staging(out: Path) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
-        raise OutputError(f"{out}: writing failed: {error.strerror}; nothing was changed there") from error
+        raise OutputError(f"{out}: writing failed: {error.strerror or error}; nothing was changed there") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
