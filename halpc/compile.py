@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary
 from halpc.casting import NATIVE, as_measured, deployed
@@ -26,7 +26,7 @@ from passes import count
 from passes.calibration import load_calibration
 from passes.couple import couple
 from passes.coupling.members import produced_by
-from passes.data_score import ScoreOptions, score_from_data
+from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.memory import peak_memory
@@ -123,7 +123,7 @@ def _score(job: Job) -> None:
     if kind == "auto" and not parts:
         kind = AUTO_WITH_DATA if job.calibration is not None else AUTO
     if kind in DATA_SCORES:
-        parts.append(_score_from_data(job, kind))
+        parts.append(_score_from_data(job, cast("Kind", kind)))
     elif kind != "auto":
         parts.append(score_from_weights(kind, graph, job.coupling))
     job.saliency = parts[0] if len(parts) == 1 else combined(parts)
@@ -131,7 +131,7 @@ def _score(job: Job) -> None:
         job.saliency, job.ceilings = continued(job.saliency, read_plan(options.resume), job.coupling)
 
 
-def _score_from_data(job: Job, kind: str) -> Saliency:
+def _score_from_data(job: Job, kind: Kind) -> Saliency:
     """Importance from the activations on the calibration inputs.
 
     Raises:
@@ -147,7 +147,7 @@ def _score_from_data(job: Job, kind: str) -> Saliency:
         job.progress("score", done, total)
 
     scoring = ScoreOptions() if job.options.recover == "refit" else ScoreOptions(depth=0.0)
-    found = score_from_data(model, uses, job.calibration, kind, progress=progress, options=scoring)  # type: ignore[arg-type]
+    found = score_from_data(model, uses, job.calibration, kind, progress=progress, options=scoring)
     spare = score_from_weights("l2", job.model.twin, job.coupling)
     return from_channels(found, spare, f"{kind} on {job.calibration.source}")
 

@@ -64,7 +64,7 @@ def optimum(problem):
     return float(value[fits].max()) if fits.any() else None
 
 
-def check(problem, limits=LITTLE):
+def check(problem, limits=LITTLE, means=("relaxation",)):
     """The relaxation's answer held against every choice; the gap, None where nothing fits."""
     best = optimum(problem)
     found = outcome(lambda p: joint(p, limits), problem)
@@ -74,7 +74,7 @@ def check(problem, limits=LITTLE):
     assert problem.feasible(found.widths)
     assert found.bound >= best * (1 - 1e-12)
     assert best * (1 + 1e-12) >= found.value
-    assert "relaxation" in found.bound_means or "without any limit" in found.bound_means  # where memory holds no block
+    assert any(word in found.bound_means for word in means)
     return found.gap
 
 
@@ -88,7 +88,8 @@ def test_bound_is_above_every_choice_of_wide_groups(seed, resources):
 @settings(max_examples=1500, deadline=None, derandomize=True)
 @given(SEEDS, st.sampled_from([1, 2, 3]), st.sampled_from([6, 8, 10]))
 def test_bound_is_above_every_choice_on_many(seed, resources, room):
-    check(wide(seed, resources), Limits(entries=1 << room, work=1 << room + 2, seconds=20.0))
+    limits = Limits(entries=1 << room, work=1 << room + 2, seconds=20.0)
+    check(wide(seed, resources), limits, means=("relaxation", "without any limit"))  # memory may hold no block
 
 
 def test_gaps_are_small_on_most():
