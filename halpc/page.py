@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from halpc.ir.report import GroupLine, Report
+from halpc.ir.report import GroupLine, Report, spell_price
 from halpc.units import spell_bytes, spell_count, spell_ms
 
 STYLE = """
@@ -59,6 +59,8 @@ def _certainty(report: Report) -> Iterable[tuple[str, str]]:
     yield "importance kept", f"{report.importance_kept:.2%}"
     yield "certificate gap", "none" if report.gap is None else f"{report.gap:.4%}"
     yield "the bound is", report.bound_means
+    if report.prices:
+        yield "price paid, λ", ", ".join(spell_price(r, p) for r, p in report.prices.items()) + " (importance)"
     yield "slim against masked original", f"{report.verification['max_relative_error']:.2e} relative"
     if report.predicted_latency_ms is not None:
         yield "predicted latency", spell_ms(report.predicted_latency_ms)
@@ -71,16 +73,17 @@ def _groups(lines: Iterable[GroupLine]) -> str:
     rows = []
     for line in sorted(lines, key=lambda g: g.width / g.size):
         share = 100 * line.width / line.size
-        price = (
-            ""
-            if line.next_gain is None
-            else f"{line.next_gain:.3g} for {', '.join(f'{v:.3g} {k}' for k, v in line.next_cost.items())}"
-        )
+        following = "" if line.next_width is None else line.next_width
+        of_price = "" if line.of_price is None else f"{line.of_price:.0%}"
         rows.append(
             f"<tr><td>{escape(line.name)}<td class=n>{line.size}<td class=n>{line.width}<td class=n>{line.step}"
-            f"<td><div class=bar><i style='width:{share:.0f}%'></i></div><td>{escape(price)}"
+            f"<td><div class=bar><i style='width:{share:.0f}%'></i></div>"
+            f"<td class=n>{following}<td>{escape(line.buys)}<td>{escape(line.price)}<td class=n>{of_price}"
         )
-    head = "<tr><th>group<th class=n>before<th class=n>after<th class=n>step<th>kept<th>next step buys"
+    head = (
+        "<tr><th>group<th class=n>before<th class=n>after<th class=n>step<th>kept<th class=n>next"
+        "<th>would buy<th>at a price of<th class=n>of λ"
+    )
     return f"<table>{head}{''.join(rows)}</table>"
 
 

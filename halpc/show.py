@@ -24,9 +24,9 @@ from rich.text import Text
 from halpc import job
 from halpc.inspection import Inspection
 from halpc.ir.latency import Comparison
-from halpc.ir.report import Report
+from halpc.ir.report import Report, spell_price
 from halpc.sweep import Point
-from halpc.units import spell_bytes, spell_count, spell_ms
+from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False)
@@ -58,7 +58,8 @@ def progress_bar(quiet: bool) -> Iterator[job.Progress]:
 
 
 def show_report(report: Report, out: Path | None) -> None:
-    """Before and after, how sure that is, and where it went."""
+    """Every group, before and after, how sure that is, and where it went."""
+    _show_groups(report)
     before, after = report.baseline, report.result
     table = Table(title=report.model, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
@@ -98,6 +99,19 @@ def show_report(report: Report, out: Path | None) -> None:
         OUT.print(Text(line))
 
 
+def _show_groups(report: Report) -> None:
+    """Why every group is as wide as it is: what one more step would have bought and cost, against the price paid."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("group", "before", "after", "step", "next", "would buy", "at a price of", "of λ"):
+        table.add_column(column, justify="left" if column == "group" else "right", overflow="fold")
+    for g in report.groups:
+        following = "" if g.next_width is None else str(g.next_width)
+        share = "" if g.of_price is None else f"{g.of_price:.0%}"
+        table.add_row(Text(g.name), str(g.size), str(g.width), str(g.step), following, g.buys, g.price, share)
+    OUT.print(table)
+    OUT.print()
+
+
 def _share(after: float, before: float) -> str:
     return f"{after / max(before, 1):.1%}"
 
@@ -112,6 +126,8 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
         yield f"predicted   {spell_ms(predicted)}, measured {spell_ms(measured)} {rounds}"
     gap = "no certificate" if report.gap is None else f"at most {report.gap:.4%} below the optimum ({report.solver})"
     yield f"importance  {report.importance_kept:.1%} kept, {gap}"
+    if report.prices:
+        yield f"price paid  λ = {', '.join(spell_price(r, p) for r, p in report.prices.items())} (importance)"
     error, noise = report.verification["max_relative_error"], report.verification["tolerance"]
     yield f"verified    slim = masked original within {error:.1e} ({noise:.0e} is float noise)"
     selections, unseen = report.verification["selections"], report.verification["hidden_selections"]
@@ -137,11 +153,10 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
 
 def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
     """One budget: what was asked, what that is, and how much of it is used."""
-    spell = {"latency": spell_ms, "peak-memory": spell_bytes}.get(resource, spell_count)
     result = report.result
     found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params,
              "peak-memory": result.peak_memory}.get(resource)  # fmt: skip
-    line = f"budget      {resource} {limit['asked']} = {spell(limit['limit'])}"
+    line = f"budget      {resource} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
     if found is None:
         return line
     return f"{line}: {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"

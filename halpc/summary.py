@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from halpc import closed_loop
 from halpc.ir.groups import Coupling, Group
 from halpc.ir.latency import Timing
+from halpc.ir.problem import Step
 from halpc.ir.report import Figures, GroupLine, Report
 from halpc.job import Job
 from halpc.units import UNITS
@@ -38,6 +39,7 @@ def report(job: Job) -> Report:
         bound_means=job.selection.bound_means,
         verification={**asdict(job.verification), "passed": job.verification.passed, "model": "slim, before recovery"},
         recovery=_recovery(job),
+        prices=dict(job.selection.prices),
         groups=_lines(job),
         pinned={name: str(group.pin) for name, group in pinned(job.coupling).items()},
         rounds=tuple(job.rounds),
@@ -104,21 +106,26 @@ def pinned(coupling: Coupling) -> dict[str, Group]:
 
 def _lines(job: Job) -> tuple[GroupLine, ...]:
     steps = {step.group: step for step in job.selection.steps}
-    lines = []
-    for name, group in job.coupling.free().items():
-        step = steps.get(name)
-        lines.append(
-            GroupLine(
-                name,
-                group.size,
-                job.selection.widths[name],
-                job.costs.get("latency", job.costs["macs"]).steps.get(name, 1),
-                tuple(dict.fromkeys(m.node for m in group.members)),
-                None if step is None or step.next_width is None else step.gain,
-                {} if step is None else dict(step.cost),
-            )
-        )
-    return tuple(lines)
+    detected = job.costs.get("latency", job.costs["macs"]).steps
+    return tuple(
+        _line(group, detected.get(name, 1), steps[name], job.selection.prices)
+        for name, group in job.coupling.free().items()
+    )
+
+
+def _line(group: Group, detected: int, step: Step, prices: Mapping[str, float]) -> GroupLine:
+    layers = tuple(dict.fromkeys(m.node for m in group.members))
+    line = GroupLine(step.group, group.size, step.width, detected, layers)
+    if step.next_width is None:
+        return line
+    return replace(
+        line,
+        next_width=step.next_width,
+        next_gain=step.gain,
+        next_cost=dict(step.cost),
+        next_price={name: step.gain / cost for name, cost in step.cost.items() if cost > 0},
+        next_asked=sum(prices[name] * cost for name, cost in step.cost.items()) if prices else None,
+    )
 
 
 def _profiler(job: Job) -> dict[str, Any]:

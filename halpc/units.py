@@ -110,3 +110,11 @@ def spell_count(count: float) -> str:
 def spell_bytes(count: float) -> str:
     """Bytes for people, in decimal units."""
     return f"{spell_count(count).replace(' ', ' ') if count >= 1e3 else f'{count:.0f} '}B"
+
+
+def spell_amount(resource: str, amount: float) -> str:
+    """An amount of a resource for people; peak memory's name may say at which node."""
+    kind = resource.partition(" ")[0]
+    if kind == "latency":
+        return spell_ms(amount)
+    return spell_bytes(amount) if kind == "peak-memory" else f"{spell_count(amount)} {UNITS[kind]}"

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from halpc.units import spell_amount
+
 FORMAT, VERSION = "halpc.report", 1
+PRICED = {"latency": (1.0, "ms"), "macs": (1e6, "M MACs"), "params": (1e6, "M parameters"), "peak-memory": (1e6, "MB")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,54 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class GroupLine:
-    """One group's widths and why it stopped there."""
+    """One group's widths and why it stopped there: what its next wider width would buy, and at which price.
+
+    Attributes:
+        size, width: channels before and after.
+        step: latency-aware group size, channels.
+        next_width: the next admissible width; None where the group is as wide as it may be.
+        next_gain: importance that it would add.
+        next_cost: resource → what it would cost, in the resource's unit.
+        next_price: resource → importance per unit of it, where it costs any.
+        next_asked: importance that the same costs buy elsewhere at the report's prices; None without prices.
+    """
 
     name: str
     size: int
     width: int
     step: int
     layers: tuple[str, ...]
+    next_width: int | None = None
     next_gain: float | None = None
     next_cost: Mapping[str, float] = field(default_factory=dict)
+    next_price: Mapping[str, float] = field(default_factory=dict)
+    next_asked: float | None = None
+
+    @property
+    def buys(self) -> str:
+        """What the next width would buy and cost, for people."""
+        if self.next_gain is None:
+            return "as wide as it may be"
+        costs = [spell_amount(resource, cost) for resource, cost in self.next_cost.items() if cost]
+        return f"{self.next_gain:.3g} for {' and '.join(costs) or 'nothing'}"
+
+    @property
+    def price(self) -> str:
+        """Importance per unit of cost, for people."""
+        return ", ".join(spell_price(resource, price) for resource, price in self.next_price.items())
+
+    @property
+    def of_price(self) -> float | None:
+        """The marginal price as a share of the prices paid: below one, the step was not worth its cost."""
+        if self.next_gain is None or not self.next_asked or self.next_asked < 0:
+            return None
+        return self.next_gain / self.next_asked
+
+
+def spell_price(resource: str, price: float) -> str:
+    """A price of a resource for people, in importance per unit."""
+    amount, unit = PRICED[resource.partition(" ")[0]]
+    return f"{price * amount:.3g} per {unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +99,8 @@ class Report:
         importance_kept: share of the importance that the budget bought.
         gap: relative certificate gap of the last selection.
         bound_means: what the certificate is a bound of.
+        prices: resource → Lagrange multiplier λ, importance per unit; one per budget (peak memory: per node that
+            limits it), none where the solver has none.
         verification: the oracle's judgement.
         recovery: what recovery did, or None.
         groups: every free group.
@@ -80,6 +124,7 @@ class Report:
     bound_means: str
     verification: Mapping[str, Any]
     recovery: Mapping[str, Any] | None
+    prices: Mapping[str, float]
     groups: tuple[GroupLine, ...]
     pinned: Mapping[str, str]
     rounds: tuple[Mapping[str, float], ...]
