@@ -188,21 +188,25 @@ def _cast(job: Job) -> None:
     job.deployed = deployed(job, job.final)
 
 
+def _evaluate_before(job: Job) -> None:
+    """Top-1 of the model as it came."""
+    if job.labelled is not None:
+        job.accuracy_before = evaluate(proto_of(job.model.graph, job.model.header), job.labelled).top1
+
+
 def _evaluate(job: Job) -> None:
-    """Top-1 of the model as it came and of what is deployed."""
+    """Top-1 of what is deployed."""
     if job.labelled is None:
         return
-    before = evaluate(proto_of(job.model.graph, job.model.header), job.labelled)
     try:
-        after = evaluate(job.deployed, job.labelled)
+        job.accuracy = evaluate(job.deployed, job.labelled).top1
     except BackendError as error:
         if job.deployed is job.final:
             raise
         job.note(
             f"top-1 is that of the model before --precision {job.options.precision}, which cannot run here: {error}"
         )
-        after = evaluate(job.final, job.labelled)
-    job.accuracy = (before.top1, after.top1)
+        job.accuracy = evaluate(job.final, job.labelled).top1
 
 
 def write(job: Job, report: Report, folder: Path) -> None:
@@ -239,6 +243,7 @@ PREPARE: Stages = (
     ("couple", _couple),
     ("score", _score),
     ("profile", _profile),
+    ("evaluate", _evaluate_before),
 )
 # What depends on the budget.
 FINISH: Stages = (

@@ -66,7 +66,8 @@ class Job:
     final: onnx.ModelProto = None  # the slim model, recovered where there was something to recover from
     deployed: onnx.ModelProto = None  # the same at the precision asked for
     engine: Any = None
-    accuracy: tuple[float, float] | None = None
+    accuracy_before: float | None = None  # top-1 of the model as it came
+    accuracy: float | None = None  # and of what is deployed
     profile_stats: dict[str, Any] = field(default_factory=dict)
 
     def at(self, options: Options) -> Job:

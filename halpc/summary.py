@@ -25,14 +25,13 @@ def report(job: Job) -> Report:
     """Everything a reader needs to trust the result, or not."""
     widths = job.selection.widths
     before, after = job.timings or (None, None)
-    accuracy: tuple[float | None, float | None] = job.accuracy or (None, None)
     final = job.recovery.model if job.recovery is not None else job.slim
     return Report(
         status="dry run" if job.options.dry_run else closed_loop.status(job),
         model=str(job.options.model),
         budget={b.resource: _limit(job, b.resource, b.text) for b in job.options.budgets},
-        baseline=_figures(job, {}, before, job.model.size_bytes, accuracy[0]),
-        result=_figures(job, widths, after, final.ByteSize(), accuracy[1]),
+        baseline=_figures(job, {}, before, job.model.size_bytes, job.accuracy_before),
+        result=_figures(job, widths, after, final.ByteSize(), job.accuracy),
         predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else None,
         importance_kept=importance_kept(job),
         gap=job.selection.gap if np.isfinite(job.selection.bound) else None,

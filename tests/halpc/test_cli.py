@@ -282,14 +282,6 @@ def test_weights_of_a_saved_model_are_never_changed_in_place(network: Path) -> N
     assert set(weights(SHAPES)) == set(SHAPES)
 
 
-def test_a_sweep_writes_a_folder_per_budget(network: Path) -> None:
-    out = network.parent / "sweep"
-    assert main(["sweep", str(network), "--macs", "80%,50%,0.01%", "-o", str(out), "--json"]) == 0
-    points = json.loads((out / "sweep.json").read_text())["points"]
-    assert [p["status"] for p in points] == ["met", "met", "infeasible"]
-    assert (out / "80pct" / "pruned.onnx").is_file()
-
-
 def test_an_empty_output_name_is_not_the_current_folder(
     network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
