@@ -16,14 +16,14 @@ from tests.fuzz.steps import STEPS, Step, conv
 LARGEST = 6000  # entries of a tensor, to keep runs short
 
 
-def grow(seed: int) -> onnx.ModelProto:
-    """A random network; the same for the same seed."""
+def grow(seed: int) -> tuple[onnx.ModelProto, dict[str, tuple[int, ...]]]:
+    """A random network and sizes for its inputs; the same for the same seed."""
     net = Network(seed)
     net.pool = [conv(net, "image")[0]]
     probes = _short(net) if net.chance(0.5) else _long(net)
     heads = [_head(net, x) for x in net.pool if x not in net.read]
     outputs = [*dict.fromkeys([*heads, *(_added_up(net, x) for x in probes)])]
-    return net.model(outputs)
+    return net.model(outputs), net.inputs
 
 
 def _long(net: Network) -> list[str]:

@@ -23,14 +23,15 @@ class Network:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.dynamic = bool(self.rng.random() < 0.3)
+        self.open = self.dynamic and bool(self.rng.random() < 0.5)
+        """Height and width are dynamic as well."""
         self.batch = 1 if self.dynamic else int(self.rng.integers(1, 3))
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
         self.types: dict[str, onnx.TypeProto] = {}
         self.pool: list[str] = []
         self.read: set[str] = set()
-        side = self.pick(4, 6)
-        self.inputs = {"image": (self.batch, self.pick(3, 4), side, side)}
+        self.inputs = {"image": (self.batch, self.pick(3, 4), self.pick(4, 6), self.pick(4, 6))}
         for name, shape in self.inputs.items():
             self.types[name] = helper.make_tensor_type_proto(TensorProto.FLOAT, shape)
 
@@ -86,21 +87,31 @@ class Network:
         return list(next(n for n in self.nodes if first in n.output).output)
 
     def target(self, source: str, *sizes: int) -> str:
-        """A Reshape target; sizes that are the batch are computed where the batch is dynamic."""
+        """A Reshape target; sizes that are the batch, or the operand's at open sizes, are computed."""
         if not self.dynamic or sizes[0] % self.batch:
             return self.ints(*sizes)
-        shape = self.add("Shape", "image")
-        batch = self.add("Gather", shape, self.ints(0))
+        batch = self._size("image", 0)
         if sizes[0] != 1:
             batch = self.add("Mul", batch, self.ints(sizes[0]))
-        self.types[batch] = helper.make_tensor_type_proto(TensorProto.INT64, [1])
-        return self.add("Concat", batch, *(self.ints(n) for n in sizes[1:]), axis=0)
+            self.types[batch] = helper.make_tensor_type_proto(TensorProto.INT64, [1])
+        return self.add("Concat", batch, *self._sizes(source, sizes[1:]), axis=0)
+
+    def _sizes(self, source: str, sizes: tuple[int, ...]) -> list[str]:
+        """Literals; where sizes are open, what is as long as an axis of the operand behind channels is read there."""
+        axes = {n: axis for axis, n in enumerate(self.shape(source)) if axis > 1} if self.open else {}
+        return [self._size(source, axes[n]) if n in axes else self.ints(n) for n in sizes]
+
+    def _size(self, source: str, axis: int) -> str:
+        size = self.add("Gather", self.add("Shape", source), self.ints(axis))
+        self.types[size] = helper.make_tensor_type_proto(TensorProto.INT64, [1])
+        return size
 
     def model(self, outputs: list[str]) -> onnx.ModelProto:
-        """The whole; a dynamic batch is written as N."""
+        """The whole; a dynamic batch is written as N, open sizes as H and W."""
         inputs = []
         for name, shape in self.inputs.items():
             sizes: list[Any] = ["N", *shape[1:]] if self.dynamic else list(shape)
+            sizes[2:] = ["H", "W"] if self.open else sizes[2:]
             inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes))
         results = [onnx.ValueInfoProto(name=o, type=self._loose(o)) for o in outputs]
         graph = helper.make_graph(self.nodes, "fuzz", inputs, results, list(self.weights.values()))

@@ -33,8 +33,9 @@ SHORT, LONG, BATCH = 100, 10_000, 50
 def check(seed: int, folder: Path) -> bool:
     """Grow, prune at random, compare; whether anything could be pruned."""
     path = folder / "fuzz.onnx"
-    onnx.save(grow(seed), path)
-    model = load(path)
+    network, sizes = grow(seed)
+    onnx.save(network, path)
+    model = load(path, shapes=sizes)
     coupling = couple(model.twin)
     rng = np.random.default_rng(seed)
     masks = {}

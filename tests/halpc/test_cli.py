@@ -193,7 +193,7 @@ def test_an_interrupt_is_130_and_leaves_nothing(network: Path, monkeypatch: pyte
 
 
 def test_a_verification_failure_is_5_and_writes_nothing(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("passes.verify.difference", lambda a, b: 1.0)
+    monkeypatch.setattr("passes.verify.differences", lambda a, b: [1.0] * len(a))
     monkeypatch.setattr("passes.verify.NOISE_FACTOR", 0.0)
     code, out = compiled(network, "--macs", "50%")
     assert code == 5

@@ -170,3 +170,46 @@ def test_a_quantised_activation_is_compared_before_it_is_rounded(tmp_path: Path)
     change(small, "a_w", lambda w: w + np.float32(1e-3) * np.abs(w).max())
     with pytest.raises(VerificationError, match="operand 0"):
         verify(model, coupling, plan, small)
+
+
+def test_what_cancels_behind_a_choice_is_compared_without_holding(tmp_path: Path) -> None:
+    """x less its own largest entry is exactly 0; less a held one, it is the difference in the last place."""
+    text = """cancels (float[1,16,6,6] x) => (float[1,2,6,6] y, float[1,3,6,6] z) <int64[1] one = {1}> {
+        a = Conv(x, a_w)
+        b = Conv(a, b_w)
+        highest, at = TopK<axis=1>(b, one)
+        nothing = Sub(b, highest)
+        y = Conv(nothing, y_w)
+        z = Conv(a, z_w)
+    }"""
+    weights = {"a_w": (64, 16, 1, 1), "b_w": (1, 64, 1, 1), "y_w": (2, 1, 1, 1), "z_w": (3, 64, 1, 1)}
+    model, coupling, plan, small = pruned(model_of(text, weights), tmp_path)
+    assert verify(model, coupling, plan, small).passed
+    change(small, "z_w", lambda w: np.roll(w, 1, 1))  # what cancels elsewhere excuses nothing here
+    with pytest.raises(VerificationError, match="differs from"):
+        verify(model, coupling, plan, small)
+
+
+FADED = """faded (float[1,8,4,4] x) => (float[1,1,4,4] y) {
+        a = Conv(x, a_w, a_b)
+        b = Relu(a)
+        p = Conv(b, p_w)
+        q = Conv(b, q_w)
+        less = Sub(p, q)
+        y = Sign(less)
+    }"""
+
+
+def test_noise_is_seen_where_the_inputs_no_longer_reach(tmp_path: Path) -> None:
+    """The biases alone are left, and two sums of them that nearly cancel: summation order shows, a nudge of x not."""
+    model = model_of(FADED, {"a_w": (64, 8, 1, 1), "a_b": (64,), "p_w": (1, 64, 1, 1), "q_w": (1, 64, 1, 1)})
+    change(model, "a_w", lambda w: w * np.float32(1e-12))
+    change(model, "a_b", lambda b: np.abs(b) + np.float32(1))
+    for name in ("p_w", "q_w"):
+        change(model, name, lambda w: np.float32(1) + np.float32(3e-3) * w)
+    loaded, coupling, plan, small = pruned(model, tmp_path)
+    (selection,) = verify(loaded, coupling, plan, small).selections
+    assert selection.error < selection.tolerance
+    change(small, "a_b", lambda b: np.roll(b, 1))
+    with pytest.raises(VerificationError, match="Sign"):
+        verify(loaded, coupling, plan, small)

@@ -1,0 +1,63 @@
+"""How far apart two runs of a model are, and the nudges that show how far apart its own rounding may bring them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+# linear operators: elsewhere a constant may be a size, a threshold or an exponent, which no rounding moves
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def nudged(feeds: Mapping[str, NDArray[Any]], seed: int, nudge: float) -> dict[str, NDArray[Any]]:
+    """Inputs, floats among them moved by a share `nudge` at random."""
+    rng = np.random.default_rng(seed + 1000)
+    return {
+        name: np.asarray(x * (1 + nudge * rng.standard_normal(x.shape)), dtype=x.dtype)
+        if np.issubdtype(x.dtype, np.floating)
+        else x
+        for name, x in feeds.items()
+    }
+
+
+def nudge_weights(graph: onnx.GraphProto) -> None:
+    """Move the float weights of linear operators by up to a unit in the last place at random, in place; zeros stay."""
+    rng = np.random.default_rng(0)
+    weights = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
+    for tensor in graph.initializer:
+        if tensor.name not in weights:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if np.issubdtype(values.dtype, np.floating):
+            step = np.finfo(values.dtype).eps * (2 * rng.random(values.shape, dtype=np.float32) - 1)
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(values * (1 + step), dtype=values.dtype), tensor.name))
+
+
+def differences(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> list[float]:
+    """Per output: the largest difference over the largest magnitude of `a`; integers by the share that differs."""
+    return [_difference(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def _difference(x: NDArray[Any], y: NDArray[Any]) -> float:
+    if not isinstance(x, np.ndarray) or x.size == 0:
+        return 0.0
+    if x.shape != y.shape:
+        return float("inf")
+    if np.issubdtype(x.dtype, np.floating):
+        return _relative(x.astype(np.float64), y.astype(np.float64))
+    return float(np.mean(x != y)) * 0.01 if x.dtype != object else 0.0
+
+
+def _relative(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    if same.all():
+        return 0.0
+    if not (np.isfinite(x[~same]).all() and np.isfinite(y[~same]).all()):
+        return float("inf")
+    scale = float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+    return float(np.max(np.abs(x[~same] - y[~same]))) / max(scale, 1e-12)
