@@ -66,6 +66,18 @@ def test_two_budgets_are_both_met(network: Path) -> None:
 
 
 @pytest.mark.parametrize("solver", ["halp", "sp-lamp", "joint"])
+def test_every_solver_meets_several_budgets(network: Path, solver: str) -> None:
+    code, out = compiled(network, "--macs", "60%", "--params", "50%", "--peak-memory", "60%", "--solver", solver)
+    report = json.loads((out / "report.json").read_text())
+    before, after = report["baseline"], report["result"]
+    assert code == 0
+    assert after["macs"] <= 0.6 * before["macs"]
+    assert after["params"] <= 0.5 * before["params"]
+    assert after["peak_memory"] <= 0.6 * before["peak_memory"]
+    assert 0 < report["importance_kept"] < 1
+
+
+@pytest.mark.parametrize("solver", ["halp", "sp-lamp", "joint"])
 def test_every_solver_meets_the_budget(network: Path, solver: str) -> None:
     code, out = compiled(network, "--macs", "50%", "--solver", solver)
     report = json.loads((out / "report.json").read_text())

@@ -186,3 +186,14 @@ def outcome(solve, problem):
         return solve(problem)
     except InfeasibleError as error:
         return error
+
+
+def check_every_budget_is_kept(solve, problem, judged=None):
+    """A feasible answer no better than the optimum of `judged` (the problem itself), or a refusal that has a reason."""
+    best, _ = brute_force(judged or problem)
+    found = outcome(solve, problem)
+    if isinstance(found, InfeasibleError):
+        assert best is None or "--solver joint" in str(found)
+        return
+    assert problem.feasible(found.widths)
+    assert found.value <= best
