@@ -93,7 +93,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Why a group stopped where it did: what its next wider admissible width would buy and cost."""
+    """Why a group stopped where it did: what one latency step more would buy and cost.
+
+    `next_width` is the first admissible width at the end of the next step, or the widest; None where it is that.
+    """
 
     group: str
     width: int
@@ -113,7 +116,7 @@ class Selection:
         bound: no feasible choice keeps more than this (inf when the solver proves nothing).
         prices: Lagrange multiplier per resource, importance per unit; empty when the solver has none.
         bound_means: one sentence on what the bound is a bound of.
-        steps: per group, the next wider width's gain and cost.
+        steps: per group, what one step more would buy and cost.
         solver: name of the solver.
         seconds: wall time it took.
     """

@@ -37,12 +37,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class GroupLine:
-    """One group's widths and why it stopped there: what its next wider width would buy, and at which price.
+    """One group's widths and why it stopped there: what one latency step more would buy, and at which price.
 
     Attributes:
         size, width: channels before and after.
         step: latency-aware group size, channels.
-        next_width: the next admissible width; None where the group is as wide as it may be.
+        next_width: the first admissible width at the end of the next step; None where the group is as wide as it may be.
         next_gain: importance that it would add.
         next_cost: resource → what it would cost, in the resource's unit.
         next_price: resource → importance per unit of it, where it costs any.

@@ -40,7 +40,7 @@ def selection(
 
 
 def marginal_steps(problem: Problem, widths: Widths) -> tuple[Step, ...]:
-    """Per group: its next wider admissible width, what that would add in value and in cost."""
+    """Per group: the width one latency step wider, what that would add in value and in cost."""
     touching: dict[str, list[tuple[str, Charge]]] = {choice.name: [] for choice in problem.choices}
     for resource in problem.resources:
         for charge in resource.charges:
@@ -53,10 +53,12 @@ def _step(problem: Problem, choice: Choice, widths: Widths, touching: list[tuple
     here = int(np.searchsorted(choice.widths, widths[choice.name]))
     if here + 1 == len(choice.widths):
         return Step(choice.name, widths[choice.name], None, 0.0, {})
+    end = (widths[choice.name] // choice.step + 1) * choice.step
+    pair = [here, min(int(np.searchsorted(choice.widths, end)), len(choice.widths) - 1)]
     cost = {resource.name: 0.0 for resource in problem.resources}
-    both: dict[str, int | Ints] = {**widths, choice.name: choice.widths[here : here + 2]}
+    both: dict[str, int | Ints] = {**widths, choice.name: choice.widths[pair]}
     for name, charge in touching:
         line = np.broadcast_to(charge.at(both), (2,))
         cost[name] += float(line[1] - line[0])
-    gain = float(choice.value[here + 1] - choice.value[here])
-    return Step(choice.name, widths[choice.name], int(choice.widths[here + 1]), gain, cost)
+    gain = float(choice.value[pair[1]] - choice.value[here])
+    return Step(choice.name, widths[choice.name], int(choice.widths[pair[1]]), gain, cost)

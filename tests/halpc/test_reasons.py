@@ -11,10 +11,13 @@ import pytest
 from halpc import summary
 from halpc.cli import main
 from halpc.compile import PREPARE, finish, run
+from halpc.ir.dims import Leaf
+from halpc.ir.problem import Charge, Choice, Problem, Resource
 from halpc.ir.report import Report
 from halpc.job import Job
 from halpc.options import Options
 from halpc.units import parse_budget
+from passes.select.outcome import marginal_steps
 from tests.small import saved
 
 
@@ -38,6 +41,18 @@ def test_the_next_width_buys_and_costs_what_the_model_with_it_keeps_and_costs_mo
         macs = [job.costs["macs"].at({**job.selection.widths, line.name: w}) for w in (line.width, line.next_width)]
         assert line.next_cost["macs"] == pytest.approx(macs[1] - macs[0])
         assert line.next_price["macs"] == pytest.approx(line.next_gain / (macs[1] - macs[0]))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(16, 32), (17, 32), (8, 16), (48, 50), (50, None)])
+def test_the_next_width_ends_the_next_latency_step(width: int, expected: int | None) -> None:
+    widths = np.arange(1, 51)
+    choice = Choice("g", widths, np.sqrt(widths), step=16)
+    tiles = Charge("k", (Leaf("g", 50),), lambda w: np.ceil(w / 16))
+    (step,) = marginal_steps(Problem((choice,), (Resource("latency", "ms", 2.0, 0.0, (tiles,)),)), {"g": width})
+    assert step.next_width == expected
+    if expected is not None:
+        assert step.gain == pytest.approx(expected**0.5 - width**0.5)
+        assert step.cost["latency"] == np.ceil(expected / 16) - np.ceil(width / 16)
 
 
 def test_a_group_at_full_width_has_no_next(tmp_path: Path) -> None:
