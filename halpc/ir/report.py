@@ -42,7 +42,7 @@ class GroupLine:
     Attributes:
         size, width: channels before and after.
         step: latency-aware group size, channels.
-        next_width: the first admissible width at the end of the next step; None where the group is as wide as it may be.
+        next_width: the first admissible width where the next step ends; None where the group is as wide as may be.
         next_gain: importance that it would add.
         next_cost: resource → what it would cost, in the resource's unit.
         next_price: resource → importance per unit of it, where it costs any.
