@@ -260,7 +260,7 @@ def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -
             value = _common(tensor.name, known, variants)
             if value is not None and tensor.name not in outputs:
                 tensor.inputs.clear()
-                tensor.to_constant(np.ascontiguousarray(value))
+                tensor.to_constant(np.asarray(value, order="C"))
     graph.cleanup().toposort()
 
 

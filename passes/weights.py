@@ -26,7 +26,7 @@ def put(tensor: gs.Constant, values: NDArray[Any]) -> None:
     Types that numpy lacks (bfloat16, float8, int4) are kept as onnx packs them: graphsurgeon's exporter would
     write one byte per int4 and takes one float8 for another.
     """
-    values = np.ascontiguousarray(values)
+    values = np.asarray(values, order="C")
     if values.dtype.isbuiltin == 1:
         tensor.values = values
         tensor.export_dtype = None

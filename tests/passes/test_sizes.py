@@ -130,6 +130,34 @@ def test_what_counts_things_found_in_the_data_stays_computed(tmp_path: Path) -> 
         assert session.run(None, {"x": x})[0].shape == (count, 4)
 
 
+LEFT_OVER = """left_over (float[1,3,6,6] x) => (float[1,2,h,6] y)
+    <int64 one = {1}, int64 two = {2}, int64[1] zero = {0}, int64[8] turned = {0,1,2,3,4,5,7,6},
+     int64[7] front = {0,0,0,0,0,0,0}> {
+        a = Conv(x, w)
+        found = NonZero(x)
+        shape = Shape(found)
+        count = Gather(shape, one)
+        size = Shape(x)
+        height = Gather(size, two)
+        twice = Add(height, height)
+        left = Sub(count, twice)
+        behind = Unsqueeze(left, zero)
+        pads = Concat<axis=0>(front, behind)
+        order = Gather(pads, turned)
+        b = Pad(a, order)
+        y = Conv(b, v)
+    }"""
+
+
+def test_a_folded_scalar_stays_a_scalar(tmp_path: Path) -> None:
+    """Height is folded, the count of things found is not: their difference is unsqueezed once, to one axis."""
+    _, plan, small = halved(tmp_path, LEFT_OVER, {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})
+    assert plan.keep["w"][0].size == 4
+    x = np.zeros((1, 3, 6, 6), np.float32)
+    x.reshape(-1)[:14] = 1
+    assert session_of(small, optimise=False).run(None, {"x": x})[0].shape == (1, 2, 8, 6)
+
+
 def test_assumed_sizes_grow_until_every_kernel_fits(tmp_path: Path) -> None:
     model, plan, _ = halved(tmp_path, LONG, {"w": (8, 1, 400), "v": (2, 8, 3)})
     assert model.shapes == {"x": (1, 1, 512)}
