@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper
@@ -97,13 +98,23 @@ def _own(places: Places) -> Places:
 
 def _places(origin: Origin, source: Source, model: Model) -> Places:
     """Where every entry of a moved weight was in `source`."""
+    return _placed(origin, source, [helper.make_opsetid("", int(model.graph.opset))], {})
+
+
+def _placed(origin: Origin, source: Source, opsets: list[onnx.OperatorSetIdProto], known: dict[int, Places]) -> Places:
+    """The same; `known` holds what is shared, by identity."""
+    if id(origin) not in known:
+        known[id(origin)] = _moved(origin, source, opsets, known)
+    return known[id(origin)]
+
+
+def _moved(origin: Origin, source: Source, opsets: list[onnx.OperatorSetIdProto], known: dict[int, Places]) -> Places:
     if isinstance(origin, Source):
         flat = np.arange(np.prod(origin.shape, dtype=np.int64)) if origin == source else np.full(origin.shape, -1)
         return flat.reshape(origin.shape).astype(np.int64)
     assert isinstance(origin, Moved)
-    moved = {name: _places(parent, source, model) for name, parent in origin.parents.items()}
+    moved = {name: _placed(parent, source, opsets, known) for name, parent in origin.parents.items()}
     if origin.node is None:
         return next(iter(moved.values()))
-    opset = [helper.make_opsetid("", int(model.graph.opset))]
-    values = evaluate(origin.node, {**moved, **origin.others}, opset)
+    values = evaluate(origin.node, {**moved, **origin.others}, opsets)
     return np.asarray(values[list(origin.node.output).index(origin.output)], dtype=np.int64)

@@ -57,24 +57,29 @@ Origin: TypeAlias = Source | Moved | Mixed
 
 
 def sources(origin: Origin) -> Iterator[Source]:
-    """Every source under an origin, repeated where it is used repeatedly."""
-    match origin:
-        case Source():
-            yield origin
-        case Moved():
-            for parent in origin.parents.values():
-                yield from sources(parent)
-        case Mixed():
-            for parent in origin.parents:
-                yield from sources(parent)
+    """Every source under an origin."""
+    return (each for each in _under(origin) if isinstance(each, Source))
 
 
 def mixed(origin: Origin) -> Mixed | None:
     """The first thing under an origin that is not a pure move, or None."""
-    match origin:
-        case Source():
-            return None
-        case Mixed():
-            return origin
-        case Moved():
-            return next((found for parent in origin.parents.values() if (found := mixed(parent)) is not None), None)
+    return next((each for each in _under(origin) if isinstance(each, Mixed)), None)
+
+
+def _under(origin: Origin) -> Iterator[Origin]:
+    """An origin and all that it was made of, depth first; what is shared comes once, or a chain of x + x would take
+    exponential time.
+    """
+    seen: set[int] = set()
+    left: list[Origin] = [origin]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        match each:
+            case Moved():
+                left.extend(reversed(tuple(each.parents.values())))
+            case Mixed():
+                left.extend(reversed(each.parents))

@@ -137,3 +137,11 @@ def test_what_the_plan_names_gives_the_pruned_weights_when_the_file_is_sliced(tm
         for name in ("model", "pruned")
     )
     assert np.array_equal(original["w"].take(written.keep["w"][0], axis=0).T, pruned["t"])
+
+
+def test_a_weight_made_of_itself_again_and_again_is_followed_once(tmp_path: Path) -> None:
+    """Every step reads what was before it twice: 2⁶⁰ paths lead to the weight of the file."""
+    steps = " ".join(f"n{i} = Neg(u{i}) u{i + 1} = Max(u{i}, n{i})" for i in range(60))
+    text = f"t (float[2,6] x) => (float[2,3] y) {{ u0 = Neg(w) {steps} a = MatMul(x, u60)" + SECOND
+    _, written, _ = plans(text, {"w": (6, 8), "v": (8, 3)}, tmp_path)
+    assert written.derived["u60"].sources == ("w",)
