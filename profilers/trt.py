@@ -1,7 +1,8 @@
 """TensorRT as a stop-watch and as an engine builder; TensorRT-RTX as a backend of its own name.
 
-Everything vendor-made happens in a child process (`trt_child`); this file decides what is built and timed,
-and reads the answers. Engines are built once per model and kept until the profiler is closed.
+Everything vendor-made happens in a child process (`trt_child`), which lives until the profiler is closed; this file
+decides what is built and timed, and reads the answers. Engines are built once per model and kept as long; those that
+were compared last stay loaded, so that each round of a closed loop loads the new one alone.
 
 A TensorRT-RTX plan is made without measuring tactics and is compiled on the device at first use: it is never
 presented as a TensorRT result, and every report carries the backend's own name.
@@ -82,6 +83,7 @@ class TensorRTProfiler:
     settings: Settings = field(default_factory=Settings)
     cache_folder: Path | None = None
     timeout_s: float = trt_job.TIMEOUT_SECONDS
+    _child: trt_job.Child = field(default_factory=trt_job.Child, init=False, repr=False)
     _engines: dict[str, Path] = field(default_factory=dict, init=False, repr=False)
     _folder: Path | None = field(default=None, init=False, repr=False)
     _facts: dict[str, Any] | None = field(default=None, init=False, repr=False)
@@ -99,7 +101,8 @@ class TensorRTProfiler:
         self.close()
 
     def close(self) -> None:
-        """Forgets the engines that were built for timing."""
+        """Ends the child process and forgets the engines that were built for timing; it may be used again."""
+        self._child.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
@@ -235,7 +238,7 @@ class TensorRTProfiler:
 
     def _run(self, action: str, folder: Path, job: Mapping[str, Any], *, needs_gpu: bool = True) -> dict[str, Any]:
         full = {"action": action, "backend": self.backend, "needs_gpu": needs_gpu, **job}
-        return trt_job.run(full, folder, timeout_s=self.timeout_s)
+        return self._child.run(full, folder, timeout_s=self.timeout_s)
 
     def _cache(self) -> str | None:
         """The timing cache of this device, version and settings; RTX has none that does anything."""

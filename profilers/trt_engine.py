@@ -98,16 +98,20 @@ def _broken_import(backend: str, error: str) -> str:
     )
 
 
-def make_logger(trt: Any, said: list[str]) -> Any:
-    """An `ILogger` that keeps warnings and errors in `said` instead of printing them."""
+def make_logger(trt: Any) -> Any:
+    """An `ILogger` that keeps warnings and errors in its `said` instead of printing them.
+
+    TensorRT goes on with the first that a process gives it, so a process makes one.
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
+            self.said: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= int(trt.ILogger.WARNING):
-                said.append(message)
+                self.said.append(message)
 
     return Logger()
 
@@ -124,14 +128,13 @@ def present(thing: Any, what: str, said: list[str]) -> Any:
     return thing
 
 
-def open_builder(trt: Any) -> Workbench:
-    """A logger, builder, strongly typed network and parser.
+def open_builder(trt: Any, logger: Any) -> Workbench:
+    """A builder, strongly typed network and parser that tell `logger`.
 
     Raises:
         BackendError: TensorRT returned a null pointer, which it does without a usable driver.
     """
-    said: list[str] = []
-    logger = make_logger(trt, said)
+    said: list[str] = logger.said
     try:
         builder = present(trt.Builder(logger), "create a builder", said)
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -254,12 +257,13 @@ def _store_cache(config: Any, path: Path) -> None:
     temporary.replace(path)
 
 
-def deserialize(trt: Any, logger: Any, said: list[str], plan: Path) -> tuple[Any, Any]:
+def deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:
     """(runtime, engine) of a plan file; keep both.
 
     Raises:
         BackendError: the plan is of another version or GPU, or there is no usable driver.
     """
+    said = logger.said
     try:
         runtime = present(trt.Runtime(logger), "create a runtime", said)
     except TypeError as error:

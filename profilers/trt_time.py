@@ -39,7 +39,8 @@ class Loaded:
     context: Any
     stream: Any
     said: list[str]
-    addresses: list[int] = field(default_factory=list)
+    inputs: tuple[str, ...] = ()
+    addresses: dict[str, int] = field(default_factory=dict)
     graph: Any | None = None
 
     def enqueue(self) -> None:
@@ -57,7 +58,8 @@ class Loaded:
     def close(self) -> None:
         """Gives the device memory back."""
         self.cuda.synchronize(self.stream)
-        for address in self.addresses:
+        self.graph = None
+        for address in self.addresses.values():
             self.cuda.free(address)
         self.addresses.clear()
 
@@ -66,6 +68,7 @@ def open_engine(
     trt: Any,
     cuda: Cuda,
     plan: Path,
+    logger: Any,
     *,
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Mapping[str, NDArray[Any]],
@@ -79,21 +82,37 @@ def open_engine(
         BackendError: the plan does not load or run on this GPU and version.
         CalibrationError: an input that was handed over does not have the engine's shape.
     """
-    said: list[str] = []
-    logger = trt_engine.make_logger(trt, said)
-    runtime, engine = trt_engine.deserialize(trt, logger, said, plan)
+    runtime, engine = trt_engine.deserialize(trt, logger, plan)
+    said = logger.said
     context = trt_engine.present(engine.create_execution_context(), "create an execution context", said)
-    loaded = Loaded(trt, cuda, (runtime, logger), engine, context, cuda.stream(), said)
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    inputs = tuple(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+    loaded = Loaded(trt, cuda, (runtime, logger), engine, context, cuda.stream(), said, inputs)
     for name in inputs:
         _set_shape(loaded, name, shapes)
     for name in names:
-        if name in inputs:
-            _bind_input(loaded, name, feeds.get(name))
-        else:
-            _bind(loaded, name, _output_bytes(loaded, name))
+        _bind(loaded, name, _input_bytes(loaded, name) if name in inputs else _output_bytes(loaded, name))
+    fill(loaded, feeds)
     return loaded
+
+
+def fill(loaded: Loaded, feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Gives every input its values: from `feeds`, at random where those say nothing, zeros where it has no fractions.
+
+    Raises:
+        CalibrationError: an input that was handed over does not have the engine's shape.
+    """
+    for name in loaded.inputs:
+        dtype = _TYPES.get(loaded.engine.get_tensor_dtype(name).name)
+        if dtype is None:
+            continue  # bf16 and smaller: zeros, as they were bound; numpy has no such type
+        shape, given = _shape_of(loaded, name), feeds.get(name)
+        if given is not None and given.shape != shape:
+            raise CalibrationError(f"input {name} has shape {given.shape}, the engine runs at {shape}.")
+        if given is None and np.issubdtype(dtype, np.floating):
+            given = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        values: NDArray[Any] = np.zeros(shape, dtype) if given is None else given.astype(dtype)
+        loaded.cuda.upload(loaded.addresses[name], np.ascontiguousarray(values))
 
 
 def _set_shape(loaded: Loaded, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -114,27 +133,18 @@ def _output_bytes(loaded: Loaded, name: str) -> int:
     return size_bytes
 
 
-def _bind(loaded: Loaded, name: str, size_bytes: int) -> int:
-    address = loaded.cuda.allocate(size_bytes)
-    loaded.addresses.append(address)
-    if not loaded.context.set_tensor_address(name, address):
+def _input_bytes(loaded: Loaded, name: str) -> int:
+    return int(np.prod(_shape_of(loaded, name))) * int(loaded.engine.get_tensor_dtype(name).itemsize)
+
+
+def _shape_of(loaded: Loaded, name: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in loaded.context.get_tensor_shape(name))
+
+
+def _bind(loaded: Loaded, name: str, size_bytes: int) -> None:
+    loaded.addresses[name] = loaded.cuda.allocate(size_bytes)
+    if not loaded.context.set_tensor_address(name, loaded.addresses[name]):
         raise BackendError(f"TensorRT refused the buffer of {name}: {trt_engine.quote(loaded.said)}.")
-    return address
-
-
-def _bind_input(loaded: Loaded, name: str, given: NDArray[Any] | None) -> None:
-    kind = loaded.engine.get_tensor_dtype(name)
-    shape = tuple(int(size) for size in loaded.context.get_tensor_shape(name))
-    address = _bind(loaded, name, int(np.prod(shape)) * int(kind.itemsize))
-    dtype = _TYPES.get(kind.name)
-    if dtype is None:
-        return  # bf16 and smaller: zeros, numpy has no such type
-    if given is not None and given.shape != shape:
-        raise CalibrationError(f"input {name} has shape {given.shape}, the engine runs at {shape}.")
-    if given is None and np.issubdtype(dtype, np.floating):
-        given = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    if given is not None:
-        loaded.cuda.upload(address, np.ascontiguousarray(given.astype(dtype)))
 
 
 def warm_up(loaded: Loaded, seconds: float = WARM_UP_SECONDS) -> None:
@@ -158,8 +168,9 @@ def regime(cuda: Cuda, captured: bool) -> str:
 def race(engines: list[Loaded], seconds: float) -> list[list[float]]:
     """Milliseconds of every run of every engine; the engines take turns until `seconds` are over."""
     for loaded in engines:
-        warm_up(loaded, 0.0)
-        loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
+        if loaded.graph is None:
+            warm_up(loaded, 0.0)
+            loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
         warm_up(loaded)
     times: list[list[float]] = [[] for _ in engines]
     until = time.perf_counter() + seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,10 @@ no_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has an NVIDIA driver
 
 
 @pytest.fixture
-def rtx() -> trt.TensorRTProfiler:
+def rtx() -> Iterator[trt.TensorRTProfiler]:
     pytest.importorskip("tensorrt_rtx")
-    return trt.TensorRTProfiler("tensorrt_rtx")
+    with trt.TensorRTProfiler("tensorrt_rtx") as profiler:
+        yield profiler
 
 
 def test_an_unknown_flavour_is_refused() -> None:
@@ -130,8 +132,9 @@ class NullBuilder:
 
 
 def test_a_null_factory_becomes_an_error() -> None:
+    vendor = NullBuilder()
     with pytest.raises(BackendError, match=r"could not be opened.*nullptr"):
-        trt_engine.open_builder(NullBuilder())
+        trt_engine.open_builder(vendor, trt_engine.make_logger(vendor))
 
 
 def test_kernel_time_is_the_least_sum_of_a_models_own_layers() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from halpc.errors import BackendError, CalibrationError
-from profilers import trt_time
+from profilers import trt_engine, trt_time
 
 HALF = SimpleNamespace(name="HALF", itemsize=2)
 BF16 = SimpleNamespace(name="BF16", itemsize=2)
@@ -29,14 +29,16 @@ class FakeCuda:
         self.graphs = graphs
 
     def allocate(self, size_bytes: int) -> int:
-        self.memory[len(self.memory) + 1] = size_bytes
-        return len(self.memory)
+        address = max(self.memory, default=0) + 1
+        self.memory[address] = size_bytes
+        return address
 
     def free(self, address: int) -> None:
         del self.memory[address]
 
     def upload(self, address: int, array: Any) -> None:
-        assert array.nbytes == self.memory[address]
+        held = self.memory[address]
+        assert array.nbytes == getattr(held, "nbytes", held)
         self.memory[address] = array
 
     def stream(self) -> str:
@@ -144,9 +146,12 @@ def plan(tmp_path: Path) -> Path:
     return tmp_path / "m.plan"
 
 
+def opened_by(trt: Any, cuda: FakeCuda, plan: Path, **inputs: Any) -> Any:
+    return trt_time.open_engine(trt, cuda, plan, trt_engine.make_logger(trt), **inputs)
+
+
 def loaded(plan: Path, cuda: FakeCuda, *, kind: Any = HALF, shapes: Any = None, feeds: Any = None) -> Any:
-    engine = FakeEngine(FakeContext(cuda), kind)
-    return trt_time.open_engine(vendor(engine), cuda, plan, shapes=shapes or {}, feeds=feeds or {})
+    return opened_by(vendor(FakeEngine(FakeContext(cuda), kind)), cuda, plan, shapes=shapes or {}, feeds=feeds or {})
 
 
 def test_dynamic_inputs_run_at_the_profiles_optimum(plan: Path) -> None:
@@ -175,7 +180,25 @@ def test_types_that_numpy_lacks_stay_zero(plan: Path) -> None:
 
 def test_an_engine_that_does_not_load_is_an_error(plan: Path) -> None:
     with pytest.raises(BackendError, match=r"could not load the engine m.plan .*tied to GPU and version"):
-        trt_time.open_engine(vendor(None), FakeCuda(), plan, shapes={}, feeds={})
+        opened_by(vendor(None), FakeCuda(), plan, shapes={}, feeds={})
+
+
+def test_an_engine_is_filled_anew_and_what_is_not_given_is_as_at_first(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda())
+    address = opened.addresses["x"]
+    first = opened.cuda.memory[address]
+    trt_time.fill(opened, {"x": np.ones((2, 4), np.float32)})
+    assert opened.cuda.memory[address].tolist() == [[1.0] * 4] * 2
+    trt_time.fill(opened, {})
+    assert opened.cuda.memory[address].tolist() == first.tolist()
+
+
+def test_an_engine_is_captured_once(plan: Path) -> None:
+    opened = loaded(plan, FakeCuda())
+    trt_time.race([opened], seconds=0.0)
+    graph = opened.graph = object()
+    trt_time.race([opened], seconds=0.0)
+    assert opened.graph is graph
 
 
 @pytest.mark.parametrize("graphs", [True, False])

@@ -1,0 +1,89 @@
+"""What the child process keeps from job to job, with a TensorRT and a CUDA that only keep account."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from profilers import trt_child, trt_engine, trt_time
+from tests.profilers.test_trt_time import FakeContext, FakeCuda, FakeEngine, vendor
+
+
+class Bench:
+    """A worker whose engines are fakes, and an account of what it loads."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.cuda, self.loads = folder, FakeCuda(), 0
+        made = vendor(None)
+        made.Runtime = self._runtime
+        monkeypatch.setattr(trt_child, "probe", lambda who: None)
+        monkeypatch.setattr(trt_child, "open_cuda", lambda who: self.cuda)
+        monkeypatch.setattr(trt_engine, "load", lambda backend: made)
+        monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0: loaded.run())
+        self.worker = trt_child.Worker()
+
+    def _runtime(self, logger: Any) -> Any:
+        return SimpleNamespace(deserialize_cuda_engine=self._engine)
+
+    def _engine(self, data: bytes) -> FakeEngine:
+        self.loads += 1
+        return FakeEngine(FakeContext(self.cuda))
+
+    def plan(self, name: str, content: bytes = b"plan") -> str:
+        (self.folder / name).write_bytes(content)
+        return str(self.folder / name)
+
+    def compare(self, *plans: str, feeds: str = "") -> dict[str, Any]:
+        job = {"action": "compare", "backend": "tensorrt", "needs_gpu": True, "seconds": 0.0, "feeds": feeds}
+        (self.folder / "job.json").write_text(json.dumps({**job, "plans": plans}))
+        self.worker.do(self.folder)
+        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return result
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_the_baseline_is_loaded_once_for_all_rounds(bench: Bench) -> None:
+    baseline = bench.plan("baseline.plan")
+    for number in range(12):
+        found = bench.compare(baseline, bench.plan(f"choice{number}.plan"))
+        assert found["times_ms"] == [[1.0] * trt_time.BURST] * 2
+    assert bench.loads == 1 + 12
+
+
+def test_only_the_engines_used_last_stay(bench: Bench) -> None:
+    for number in range(3 * trt_child.KEPT):
+        bench.compare(bench.plan(f"{number}.plan"))
+    assert len(bench.cuda.memory) == 2 * trt_child.KEPT
+    many = [bench.plan(f"{number}.plan") for number in range(2 * trt_child.KEPT)]
+    assert len(bench.compare(*many)["times_ms"]) == len(many)
+    assert len(bench.cuda.memory) == 2 * len(many)
+
+
+def test_a_plan_file_that_was_written_anew_is_loaded_anew(bench: Bench) -> None:
+    bench.compare(bench.plan("a.plan"))
+    bench.compare(bench.plan("a.plan", b"another"))
+    assert bench.loads == 2
+
+
+def test_an_engine_that_stayed_takes_the_new_inputs(bench: Bench) -> None:
+    np.savez(bench.folder / "feeds.npz", x=np.ones((2, 4), np.float32))
+    bench.compare(bench.plan("a.plan"))
+    bench.compare(str(bench.folder / "a.plan"), feeds=str(bench.folder / "feeds.npz"))
+    assert [held.tolist() for held in bench.cuda.memory.values() if not isinstance(held, int)] == [[[1.0] * 4] * 2]
+    assert bench.loads == 1
+
+
+def test_an_error_travels_with_its_class(bench: Bench) -> None:
+    np.savez(bench.folder / "feeds.npz", x=np.ones((3, 4), np.float32))
+    found = bench.compare(bench.plan("a.plan"), feeds=str(bench.folder / "feeds.npz"))
+    assert found["error"] == "CalibrationError"
+    assert "input x has shape (3, 4)" in found["message"]
