@@ -30,6 +30,7 @@ from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False)
+SHOWN = 40  # groups listed on the terminal
 
 
 @contextmanager
@@ -104,11 +105,13 @@ def _show_groups(report: Report) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("group", "before", "after", "step", "next", "would buy", "at a price of", "of λ"):
         table.add_column(column, justify="left" if column == "group" else "right", overflow="fold")
-    for g in report.groups:
+    for g in report.groups[:SHOWN]:
         following = "" if g.next_width is None else str(g.next_width)
         share = "" if g.of_price is None else f"{g.of_price:.0%}"
         table.add_row(Text(g.name), str(g.size), str(g.width), str(g.step), following, g.buys, g.price, share)
     OUT.print(table)
+    if len(report.groups) > SHOWN:
+        OUT.print(Text(f"and {len(report.groups) - SHOWN} more: report.html has them all"))
     OUT.print()
 
 

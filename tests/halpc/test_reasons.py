@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halpc import summary
+from halpc import show, summary
 from halpc.cli import main
 from halpc.compile import PREPARE, finish, run
 from halpc.ir.dims import Leaf
@@ -96,6 +96,19 @@ def test_text_json_and_page_say_the_same(tmp_path: Path, capsys: pytest.CaptureF
     share = f"{line['next_gain'] / line['next_asked']:.0%}"
     assert share in row
     assert f"<td class=n>{share}" in page
+
+
+def test_the_terminal_lists_no_more_groups_than_fit_and_says_where_all_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, report = finished(tmp_path, macs="50%")
+    assert len(report.groups) > 1
+    monkeypatch.setattr(show, "SHOWN", 1)
+    show.show_report(report, None)
+    text = capsys.readouterr().out
+    assert report.groups[0].name in text
+    assert f"and {len(report.groups) - 1} more" in text
+    assert report.groups[1].name not in text
 
 
 def test_the_page_says_that_a_whole_group_has_no_wider_width(tmp_path: Path) -> None:
