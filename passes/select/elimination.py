@@ -3,7 +3,7 @@
     eliminate x:   m(rest) = max_x Σ f(x, rest)          a plain bucket
                    m(y, z) = Σ f(x = z − y, …)           x tied by a link: looked up, not maximised
 
-The order is chosen once per problem by simulated elimination on a `networkx` graph (least joint table, or
+The order is chosen once per problem by simulated elimination (least joint table, or
 least fill-in, whichever plan is the smaller); a run at given prices then is a fixed list of numpy calls.
 
 Source: Dechter, "Bucket elimination", Artificial Intelligence 113 (1999); Koster et al. for min-fill.
@@ -11,13 +11,11 @@ Source: Dechter, "Bucket elimination", Artificial Intelligence 113 (1999); Koste
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,10 +74,9 @@ class _Planner:
         self.links = dict(enumerate(links))
         self.scopes: list[Scope] = [*((v,) for v in range(len(sizes))), *scopes]
         self.alive: dict[int, Scope] = dict(enumerate(self.scopes))
-        self.graph: Any = nx.Graph()
-        self.graph.add_nodes_from(range(len(sizes)))
+        self.near: dict[int, set[int]] = {v: set() for v in range(len(sizes))}
         for scope in [*scopes, *(link.scope for link in links)]:
-            self.graph.add_edges_from(itertools.combinations(scope, 2))
+            self._join(scope)
         self.tied: dict[int, set[int]] = {v: set() for v in range(len(sizes))}
         for number, link in enumerate(links):
             for v in link.scope:
@@ -92,11 +89,10 @@ class _Planner:
     def run(self) -> Plan:
         buckets: list[Bucket] = []
         work, memory = 0, sum(math.prod(self.sizes[v] for v in scope) for scope in self.scopes)
-        scores = {v: self._score(v) for v in self.graph}
+        scores = {v: self._score(v) for v in self.near}
         while scores:
             variable = min(scores, key=lambda v: (scores[v], v))
-            touched = set(self.graph[variable])
-            touched.update(u for v in list(touched) for u in self.graph[v])
+            touched = self.near[variable].union(*(self.near[v] for v in self.near[variable]))
             bucket = self._eliminate(variable)
             buckets.append(bucket)
             message = math.prod(self.sizes[v] for v in bucket.scope)
@@ -113,11 +109,11 @@ class _Planner:
         return None
 
     def _score(self, variable: int) -> tuple[float, float]:
-        neighbours = self.graph[variable]
+        neighbours = self.near[variable]
         size = sum(math.log(self.sizes[v]) for v in neighbours)
         if self._determining(variable) is None:
             size += math.log(self.sizes[variable])
-        present = sum(len(neighbours.keys() & self.graph[v].keys()) for v in neighbours) // 2
+        present = sum(len(neighbours & self.near[v]) for v in neighbours) // 2
         fill = len(neighbours) * (len(neighbours) - 1) // 2 - present
         return (fill, size) if self.by_fill else (size, fill)
 
@@ -125,7 +121,7 @@ class _Planner:
         link = self._determining(variable)
         dense = tuple(sorted(self.tied[variable] - {link}))
         inputs = tuple(sorted(self.holding[variable]))
-        joint = tuple(sorted({variable, *self.graph[variable]}))
+        joint = tuple(sorted({variable, *self.near[variable]}))
         for number in self.tied[variable].copy():
             for v in self.links[number].scope:
                 self.tied[v].discard(number)
@@ -137,9 +133,16 @@ class _Planner:
         for v in bucket.scope:
             self.holding[v].add(len(self.scopes))
         self.scopes.append(bucket.scope)
-        self.graph.remove_node(variable)
-        self.graph.add_edges_from(itertools.combinations(bucket.scope, 2))
+        for v in self.near.pop(variable):
+            self.near[v].discard(variable)
+        self._join(bucket.scope)
         return bucket
+
+    def _join(self, scope: Scope) -> None:
+        """Every variable of a scope becomes a neighbour of the others."""
+        for v in scope:
+            self.near[v].update(scope)
+            self.near[v].discard(v)
 
 
 def maximise(

@@ -12,13 +12,14 @@ than the best of the others plus what the unspent budget is worth, so only few o
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
-from halpc.ir.problem import Charge, Problem
-from passes.select.dual import Visit, widths_at
+from halpc.ir.problem import Problem
+from passes.select.dual import Visit, visited
 from passes.select.factors import Floats, Ints
-from passes.select.ledger import Ledger, Move
+from passes.select.ledger import Ledger, Line, Move
 
 REFUSED = 50  # moves in a row that looked as if they fitted and did not
 PAIRED = 512  # options that may be paired with each other in one round
@@ -55,7 +56,7 @@ def _nearer(ledger: Ledger) -> bool:
     g, to = ledger.option(best)
     position = ledger.at.position.copy()
     position[g] = to
-    ledger.move_to(position, {g})
+    ledger.stand(visited(ledger.problem, position), {g})
     return True
 
 
@@ -120,12 +121,11 @@ def _adjacent_pair(ledger: Ledger, prices: Floats, deadline: float) -> Move | No
     best: Move | None = None
     near = [_near(ledger, g, prices) for g in range(len(ledger.shared))]
     for g, others in enumerate(ledger.shared):
-        for h, charges in others.items():
+        for h, lines in others.items():
             if h < g or time.monotonic() > deadline:
                 continue
-            move = _pair_of(ledger, near[g], near[h], charges)
-            if move is not None and (best is None or move.gain > best.gain):
-                best = move
+            more = _threshold(ledger) if best is None else max(best.gain, _threshold(ledger))
+            best = _pair_of(ledger, near[g], near[h], lines, more) or best
     return best
 
 
@@ -138,22 +138,28 @@ def _near(ledger: Ledger, g: int, prices: Floats) -> Ints:
     return numbers[np.sort(np.argsort(-reduced, kind="stable")[:NEAR])]
 
 
-def _pair_of(ledger: Ledger, rows: Ints, columns: Ints, charges: list[tuple[int, Charge]]) -> Move | None:
+def _pair_of(ledger: Ledger, rows: Ints, columns: Ints, lines: list[Line], more: float) -> Move | None:
+    """The best pair of options of two groups that gains more than `more`."""
     gains = ledger.gains[rows][:, None] + ledger.gains[columns][None, :]
-    able = gains > _threshold(ledger)
+    able = gains > more
     if not able.any():
         return None
-    (g, _), (h, _) = ledger.option(int(rows[0])), ledger.option(int(columns[0]))
-    first, second = ledger.problem.choices[g], ledger.problem.choices[h]
-    widths = dict(widths_at(ledger.problem, ledger.at.position))
-    here = {first.name: widths[first.name], second.name: widths[second.name]}
-    down = {first.name: first.widths[rows - ledger.start[g]][:, None]}
-    across = {second.name: second.widths[columns - ledger.start[h]][None, :]}
     cost = ledger.costs[:, rows][:, :, None] + ledger.costs[:, columns][:, None, :]
     with np.errstate(invalid="ignore"):
-        for resource, charge in charges:
-            corner = charge.at({**widths, **here})
-            table = charge.at({**widths, **down, **across})
-            cost[resource] += table - charge.at({**widths, **down}) - charge.at({**widths, **across}) + corner
+        for line in lines:
+            cost[line.resource] += _beyond(ledger, line, rows, columns)
         able &= np.all(cost <= ledger.spare()[:, None, None], axis=0)
     return _first(ledger, np.where(able, gains, -np.inf), rows, columns)
+
+
+def _beyond(ledger: Ledger, line: Line, rows: Ints, columns: Ints) -> Floats:
+    """What both changes together cost beyond the sum of both alone: float64[rows, columns]."""
+    widths: dict[str, Any] = {}
+    for g in line.groups:
+        choice = ledger.problem.choices[g]
+        widths[choice.name] = choice.widths[ledger.at.position[g]]
+    for numbers, shape in ((rows, (-1, 1)), (columns, (1, -1))):
+        choice = ledger.problem.choices[ledger.group[numbers[0]]]
+        widths[choice.name] = ledger.widths[numbers].reshape(shape)
+    alone = [line.change[np.searchsorted(line.options, numbers)] for numbers in (rows, columns)]
+    return np.asarray(line.charge.at(widths) - line.now - alone[0][:, None] - alone[1][None, :], dtype=np.float64)

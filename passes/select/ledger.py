@@ -15,7 +15,7 @@ import numpy as np
 
 from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves, width
 from halpc.ir.problem import Charge, Problem
-from passes.select.dual import visited, widths_at
+from passes.select.dual import Visit, visited, widths_at
 from passes.select.factors import Floats, Ints
 
 NARROW = 4
@@ -37,6 +37,7 @@ class Line:
         options: int64[k], numbers of the options.
         scales: per axis int64[k], how often the option's group is in the axis; None where it is no plain sum.
         change: float64[k], cost of the option less the cost now.
+        now: the cost now.
     """
 
     resource: int
@@ -45,6 +46,7 @@ class Line:
     options: Ints
     scales: tuple[Ints | None, ...]
     change: Floats
+    now: float = 0.0
 
 
 class Ledger:
@@ -55,7 +57,7 @@ class Ledger:
         costs: float64[resources, options], change of cost (inf where forbidden).
         group: int64[options], which group an option belongs to.
         start: int64[groups + 1], where each group's options lie.
-        shared: per group, per neighbour, the charges that hold both and at most NARROW groups. What wider
+        shared: per group, per neighbour, the lines that hold both and at most NARROW groups. What wider
             ones (fed by a concat) add to a pair beyond the sum is left to the check before a move is made.
     """
 
@@ -94,6 +96,7 @@ class Ledger:
         delta = self.widths - self.widths[here][self.group]
         for line in self.lines:
             if not moved.isdisjoint(line.groups):
+                line.now = float(line.charge.at(widths))
                 line.change = self._changes(line, widths, delta)
             self.costs[line.resource, line.options] += line.change
 
@@ -104,9 +107,8 @@ class Ledger:
                 axes.append(self._one_by_one(line, axis, widths))
             else:
                 axes.append(int(width(axis, widths)) + scale * delta[line.options])
-        now = float(line.charge.at(widths))
         with np.errstate(invalid="ignore"):
-            change = np.broadcast_to(line.charge.cost(*axes), line.options.shape) - now
+            change = np.broadcast_to(line.charge.cost(*axes), line.options.shape) - line.now
         return np.asarray(np.nan_to_num(change, nan=0.0, posinf=np.inf, neginf=-np.inf), dtype=np.float64)
 
     def _one_by_one(self, line: Line, axis: Dim, widths: Mapping[str, int]) -> Ints:
@@ -135,12 +137,12 @@ class Ledger:
         if not better or not np.all(there.costs <= self.limits):
             self.banned.add(move.to)
             return False
-        self.move_to(position, {g for g, _ in move.to})
+        self.stand(there, {g for g, _ in move.to})
         return True
 
-    def move_to(self, position: Ints, moved: set[int]) -> None:
-        """Stand at `position`, in which the groups `moved` differ from before."""
-        self.at = visited(self.problem, position)
+    def stand(self, there: Visit, moved: set[int]) -> None:
+        """Stand where the groups `moved` differ from before."""
+        self.at = there
         self.banned.clear()
         self._refresh(moved)
 
@@ -162,11 +164,11 @@ def _plain_sum(axis: Dim, place: Mapping[str, int]) -> Counter[int] | None:
             return Counter() if all(leaf.name not in place for leaf in leaves(axis)) else None
 
 
-def _shared(lines: list[Line], groups: int) -> list[dict[int, list[tuple[int, Charge]]]]:
-    shared: list[dict[int, list[tuple[int, Charge]]]] = [{} for _ in range(groups)]
+def _shared(lines: list[Line], groups: int) -> list[dict[int, list[Line]]]:
+    shared: list[dict[int, list[Line]]] = [{} for _ in range(groups)]
     for line in lines:
         for g in line.groups if len(line.groups) <= NARROW else ():
             for h in line.groups:
                 if h != g:
-                    shared[g].setdefault(h, []).append((line.resource, line.charge))
+                    shared[g].setdefault(h, []).append(line)
     return shared
