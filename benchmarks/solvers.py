@@ -7,8 +7,8 @@ Instances are those of `benchmarks/instances.py`. `--widths` is the number of ca
 `--share` where the budget lies between the narrowest and the unpruned cost. Solvers: joint, halp in 1 and 30 steps by
 the tile as its group size (`finest`: by single widths, `finest, exact`: with the best choice of each group's first
 chunks in place of its knapsack's), sp-lamp and, up to `--judged` widths and with a time limit,
-two general ones on an exact linear model of the same problem: HiGHS (scipy.optimize.milp) and CP-SAT (ortools, if
-installed; costs and values are rounded to 1e-7 of their total there). Every solve has a process of its own, whose
+two general ones on an exact linear model of the same problem (`judges`): HiGHS (scipy.optimize.milp) and CP-SAT
+(ortools, if installed; costs and values are rounded to 1e-7 of their total there). Every solve has a process of its own, whose
 peak of resident memory above what it began with is written beside its seconds. Writes solvers.json, row by row; rows
 of other instances and solvers that are there stay.
 """
@@ -22,17 +22,15 @@ import platform
 import resource as usage
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from benchmarks.instances import NETWORKS, instance
+from benchmarks.judges import Verdict, by_cp_sat, by_highs
 from halpc.errors import HalpcError
-from halpc.ir.dims import leaves
 from halpc.ir.problem import Problem, Selection
 from passes.select import select
 from passes.select.halp import halp
@@ -40,113 +38,7 @@ from passes.select.sp_lamp import group_knapsack
 
 SIZES = (100, 1_000, 10_000, 100_000)
 JUDGES = ("HiGHS", "CP-SAT")
-MEASURED = ("value", "gap", "seconds", "memory_mb")
-CELLS = 4_000_000  # table entries up to which the general solvers are tried
-
-
-@dataclass
-class Linear:
-    """The problem as a linear model: one binary per width, one variable per entry of a charge's table."""
-
-    objective: np.ndarray
-    binaries: int
-    equalities: list[tuple[list[int], list[float], float]]
-    use: tuple[list[int], list[float], float]
-
-
-def linear(problem: Problem) -> Linear | None:
-    """The linear model of a problem with one resource; None where it would be too large."""
-    start, column = {}, 0
-    for choice in problem.choices:
-        start[choice.name] = column
-        column += len(choice.widths)
-    widths = {choice.name: choice.widths for choice in problem.choices}
-    binaries, cells, costs = column, list[int](), list[float]()
-    resource = problem.resources[0]
-    room = resource.limit - resource.fixed
-    rows = [([start[n] + k for k in range(len(w))], [1.0] * len(w), 1.0) for n, w in widths.items()]
-    for charge in resource.charges:
-        names = [n for n in dict.fromkeys(leaf.name for a in charge.axes for leaf in leaves(a)) if n in widths]
-        shape = [len(widths[n]) for n in names]
-        if column - binaries + float(np.prod(shape, dtype=float)) > CELLS:
-            return None
-        grid = {n: widths[n].reshape([-1 if i == a else 1 for i in range(len(names))]) for a, n in enumerate(names)}
-        table = np.broadcast_to(charge.at(grid), shape)
-        if len(names) == 1:
-            cells += [start[names[0]] + k for k in range(shape[0])]
-            costs += table.tolist()
-            continue
-        at = np.arange(column, column + table.size).reshape(shape)
-        column += table.size
-        cells += at.ravel().tolist()
-        costs += table.ravel().tolist()
-        for axis, name in enumerate(names):
-            for k in range(shape[axis]):
-                marginal = at.take(k, axis).ravel().tolist()
-                rows.append(([*marginal, start[name] + k], [1.0] * len(marginal) + [-1.0], 0.0))
-    objective = np.zeros(column)
-    objective[:binaries] = np.concatenate([choice.value for choice in problem.choices])
-    return Linear(objective, binaries, rows, (cells, costs, room))
-
-
-def by_highs(problem: Problem, seconds: float) -> dict[str, float] | None:
-    """Value and gap after at most `seconds` of HiGHS."""
-    started = time.perf_counter()
-    model = linear(problem)
-    if model is None:
-        return None
-    columns = len(model.objective)
-    indices = [i for row, _, _ in model.equalities for i in row]
-    entries = [e for _, row, _ in model.equalities for e in row]
-    pointers = np.cumsum([0, *(len(row) for row, _, _ in model.equalities)])
-    right = np.array([target for _, _, target in model.equalities])
-    equal = sparse.csr_array((entries, indices, pointers), shape=(len(right), columns))
-    cells, costs, room = model.use
-    use = sparse.coo_array((costs, (np.zeros(len(cells), dtype=int), cells)), shape=(1, columns)).tocsr()
-    solved = milp(
-        -model.objective,
-        integrality=(np.arange(columns) < model.binaries).astype(int),
-        bounds=Bounds(0.0, 1.0),
-        constraints=[LinearConstraint(equal, right, right), LinearConstraint(use, -np.inf, room)],
-        options={"time_limit": seconds, "mip_rel_gap": 0.0},
-    )
-    value = -float(solved.fun) if solved.x is not None else float("nan")
-    bound = -float(solved.mip_dual_bound) if solved.mip_dual_bound is not None else float("inf")
-    return {"value": value, "gap": (bound - value) / abs(bound), "seconds": time.perf_counter() - started}
-
-
-def by_cp_sat(problem: Problem, seconds: float) -> dict[str, float] | None:
-    """Value and gap after at most `seconds` of CP-SAT, one worker."""
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError:
-        return None
-    started = time.perf_counter()
-    model = linear(problem)
-    if model is None:
-        return None
-    solver_model = cp_model.CpModel()
-    columns = [solver_model.new_bool_var("") for _ in range(len(model.objective))]
-    for row, factors, target in model.equalities:
-        solver_model.add(
-            cp_model.LinearExpr.weighted_sum([columns[i] for i in row], [int(f) for f in factors]) == int(target)
-        )
-    cells, costs, room = model.use
-    unit = room / 1e7
-    solver_model.add(
-        cp_model.LinearExpr.weighted_sum([columns[i] for i in cells], [int(np.ceil(c / unit)) for c in costs]) <= 10**7
-    )
-    worth = float(sum(choice.value.max() for choice in problem.choices)) / 1e7
-    gains = [int(np.floor(v / worth)) for v in model.objective[: model.binaries]]
-    solver_model.maximize(cp_model.LinearExpr.weighted_sum(columns[: model.binaries], gains))
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = seconds
-    solver.parameters.num_workers = 1
-    status = solver.solve(solver_model)
-    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-    value = solver.objective_value * worth if found else float("nan")
-    bound = solver.best_objective_bound * worth
-    return {"value": value, "gap": (bound - value) / abs(bound), "seconds": time.perf_counter() - started}
+MEASURED = ("value", "bound", "gap", "seconds", "memory_mb")
 
 
 def best_prefixes(worth: Sequence[np.ndarray], weights: Sequence[np.ndarray], capacity: int) -> list[int]:
@@ -165,7 +57,7 @@ def ours(problem: Problem, by: Callable[..., Selection] = select, **options: Any
     except HalpcError:
         return None
     assert problem.feasible(found.widths)
-    return {"value": found.value, "gap": found.gap, "seconds": time.perf_counter() - started}
+    return Verdict(found.value, found.bound, time.perf_counter() - started).as_row()
 
 
 def finest(problem: Problem) -> Problem:
@@ -182,9 +74,14 @@ def solvers(seconds: float) -> dict[str, Callable[[Problem], dict[str, float] | 
         "halp k=30 finest": lambda p: ours(finest(p), solver="halp", steps=30),
         "halp k=30 finest, exact": lambda p: ours(finest(p), by=halp, steps=30, knapsack=best_prefixes),
         "sp-lamp": lambda p: ours(p, solver="sp-lamp"),
-        "HiGHS": lambda p: by_highs(p, seconds),
-        "CP-SAT": lambda p: by_cp_sat(p, seconds),
+        "HiGHS": lambda p: judged(by_highs(p, seconds)),
+        "CP-SAT": lambda p: judged(by_cp_sat(p, seconds)),
     }
+
+
+def judged(verdict: Verdict | None) -> dict[str, float] | None:
+    """A judge's verdict as a row."""
+    return verdict and verdict.as_row()
 
 
 def apart(solve: Callable[[Problem], dict[str, float] | None], problem: Problem) -> dict[str, float] | None:

@@ -66,7 +66,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="only these")
     parser.add_argument("--work", type=Path, default=Path("out/papers"), help="pruned networks and latency tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--patience", type=float, default=closed_loop.PATIENCE_S, help="most seconds of one measurement"
+    )
     args = parser.parse_args()
+    closed_loop.PATIENCE_S = args.patience
     args.work.mkdir(parents=True, exist_ok=True)
     if args.network == "resnet50":
         args.experiment = "synthetic"

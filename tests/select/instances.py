@@ -6,11 +6,9 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from halpc.errors import InfeasibleError
-from halpc.ir.dims import Dim, Leaf, Product, Sum, leaves
+from halpc.ir.dims import Dim, Leaf, Product, Sum
 from halpc.ir.problem import Charge, Choice, Problem, Resource
 
 KINDS = ("integers", "floats", "ties", "zeros", "stairs", "falling")
@@ -114,70 +112,6 @@ def brute_force(problem):
             value = problem.value(widths)
             best = value if best is None else max(best, value)
     return best, least
-
-
-def by_highs(problem, seconds=60.0, gap=0.0):
-    """Optimum by `scipy.optimize.milp`: (value or None, proven bound).
-
-    One binary per width; one variable per entry of every charge's table, whose marginals are these binaries.
-    """
-    column, blocks = 0, {}
-    for choice in problem.choices:
-        blocks[choice.name] = np.arange(column, column + len(choice.widths))
-        column += len(choice.widths)
-    objective = np.concatenate([choice.value for choice in problem.choices])
-    binaries = column
-    rows, columns, entries, lower = [], [], [], []
-
-    def equal(indices, coefficients, target):
-        rows.extend([len(lower)] * len(indices))
-        columns.extend(indices)
-        entries.extend(coefficients)
-        lower.append(target)
-
-    for block in blocks.values():
-        equal(block, np.ones(len(block)), 1.0)
-    use = []
-    for resource in problem.resources:
-        cells, costs, constant = [], [], resource.fixed
-        for charge in resource.charges:
-            names = [
-                n for n in dict.fromkeys(leaf.name for axis in charge.axes for leaf in leaves(axis)) if n in blocks
-            ]
-            if not names:
-                constant += float(charge.at({}))
-                continue
-            shape = [len(blocks[n]) for n in names]
-            widths = {c.name: c.widths for c in problem.choices}
-            grid = {n: widths[n].reshape([-1 if i == a else 1 for i in range(len(names))]) for a, n in enumerate(names)}
-            table = np.broadcast_to(charge.at(grid), shape)
-            if len(names) == 1:
-                cells.extend(blocks[names[0]])
-                costs.extend(table)
-                continue
-            at = np.arange(column, column + table.size).reshape(shape)
-            column += table.size
-            cells.extend(at.ravel())
-            costs.extend(table.ravel())
-            for axis, name in enumerate(names):
-                for k in range(shape[axis]):
-                    marginal = at.take(k, axis).ravel()
-                    equal([*marginal, blocks[name][k]], [*np.ones(len(marginal)), -1.0], 0.0)
-        use.append((np.array(cells, dtype=int), np.array(costs, dtype=float), constant, resource.limit))
-    equalities = sparse.csr_array((entries, (rows, columns)), shape=(len(lower), column))
-    constraints = [LinearConstraint(equalities, lower, lower)]
-    for cells, costs, constant, limit in use:
-        row = sparse.coo_array((costs, (np.zeros(len(cells), dtype=int), cells)), shape=(1, column)).tocsr()
-        constraints.append(LinearConstraint(row, -np.inf, limit - constant))
-    solved = milp(
-        -np.concatenate([objective, np.zeros(column - binaries)]),
-        integrality=np.concatenate([np.ones(binaries), np.zeros(column - binaries)]),
-        bounds=Bounds(0.0, 1.0),
-        constraints=constraints,
-        options={"time_limit": seconds, "mip_rel_gap": gap},
-    )
-    bound = -solved.mip_dual_bound if solved.mip_dual_bound is not None else np.inf
-    return (None if solved.x is None else -float(solved.fun)), bound
 
 
 def outcome(solve, problem):

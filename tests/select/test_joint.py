@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import brute_force, by_highs, every_choice, lookup, outcome, random_problem
+from instances import brute_force, every_choice, lookup, outcome, random_problem
 
+from benchmarks.judges import by_highs
 from halpc.errors import InfeasibleError, UsageError
 from halpc.ir.dims import Leaf, Product, Sum
 from halpc.ir.problem import Charge, Choice, Problem, Resource
@@ -72,8 +73,10 @@ def test_optimum_is_found_on_nine_of_ten_small_problems():
 @pytest.mark.parametrize("seed", range(12))
 def test_highs_agrees_with_bound_and_value(seed):
     problem = random_problem(1000 + seed, groups=12, options=6, resources=1 + seed % 2, compound=False, tight=0.4)
-    best, _ = by_highs(problem)
-    if best is None:
+    verdict = by_highs(problem)
+    assert verdict is not None
+    best = verdict.value
+    if np.isnan(best):
         with pytest.raises(InfeasibleError):
             joint(problem)
         return

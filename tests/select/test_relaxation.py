@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instances import outcome, random_problem
 
+from benchmarks.instances import instance
+from benchmarks.judges import by_highs
 from halpc.errors import HalpcError, InfeasibleError
 from halpc.ir.dims import Leaf, Product, Sum
 from halpc.ir.problem import Charge, Choice, Problem, Resource
@@ -90,6 +92,46 @@ def test_bound_is_above_every_choice_of_wide_groups(seed, resources):
 def test_bound_is_above_every_choice_on_many(seed, resources, room):
     limits = Limits(entries=1 << room, work=1 << room + 2, seconds=20.0)
     check(wide(seed, resources), limits, means=("relaxation", "without any limit"))  # memory may hold no block
+
+
+def separable(groups, size):
+    """Groups that share nothing but the budget: staircases and falling tails of one width each, bumpy values."""
+    rng = np.random.default_rng(groups * size)
+    choices, charges = [], []
+    for g in range(groups):
+        scores = np.sort(rng.lognormal(size=size))[::-1].copy()
+        value = np.cumsum(scores) + rng.random(size) * scores[0]
+        choices.append(Choice(f"g{g}", np.arange(1, size + 1), value, 8, scores))
+        tile, macs = int(rng.integers(50, 200)), rng.uniform(0.5, 2.0)
+        charges.append(
+            Charge(f"c{g}", (Leaf(f"g{g}", size),), lambda w, t=tile, m=macs: m * (np.ceil(w / t) * t + w % 7))
+        )
+    free = Resource("t", "ms", np.inf, 1.0, tuple(charges))
+    top = free.spent({c.name: size for c in choices})
+    return Problem(tuple(choices), (Resource("t", "ms", 0.4 * top, 1.0, tuple(charges)),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "room"),
+    [
+        pytest.param(lambda: separable(20, 500), 10, id="separable, 10,000 widths"),
+        pytest.param(lambda: separable(40, 2500), 10, id="separable, 100,000 widths"),
+        pytest.param(lambda: instance("resnet50", 10_000, 0.5), 18, id="resnet50, 10,000 widths"),
+        pytest.param(lambda: instance("mobilenetv2", 10_000, 0.5), 18, id="mobilenetv2, 10,000 widths"),
+        pytest.param(lambda: instance("vit", 3_000, 0.5), 14, id="vit, 3,000 widths"),
+    ],
+)
+def test_highs_finds_nothing_above_the_bound_of_very_many_widths(problem, room):
+    problem = problem()
+    verdict = by_highs(problem, seconds=60.0)
+    assert verdict is not None
+    assert np.isfinite(verdict.value)
+    found = joint(problem, Limits(entries=1 << room, work=1 << room + 2, seconds=20.0))
+    assert "relaxation" in found.bound_means
+    assert problem.feasible(found.widths)
+    assert found.bound >= verdict.value * (1 - 1e-7)
+    assert found.value <= verdict.bound * (1 + 1e-7)
 
 
 def test_gaps_are_small_on_most():
