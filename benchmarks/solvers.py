@@ -8,9 +8,9 @@ Instances are those of `benchmarks/instances.py`. `--widths` is the number of ca
 the tile as its group size (`finest`: by single widths, `finest, exact`: with the best choice of each group's first
 chunks in place of its knapsack's), sp-lamp and, up to `--judged` widths and with a time limit,
 two general ones on an exact linear model of the same problem (`judges`): HiGHS (scipy.optimize.milp) and CP-SAT
-(ortools, if installed; costs and values are rounded to 1e-7 of their total there). Every solve has a process of its own, whose
-peak of resident memory above what it began with is written beside its seconds. Writes solvers.json, row by row; rows
-of other instances and solvers that are there stay.
+(ortools, if installed; costs and values are rounded to 1e-7 of their total there). Every solve has a process of its
+own, whose peak of resident memory above what it began with is written beside its seconds. Writes solvers.json, row by
+row; rows of other instances and solvers that are there stay.
 """
 
 from __future__ import annotations
