@@ -16,7 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from halpc.ir.dims import Dim, Leaf, leaves
+from halpc.ir.dims import Leaf, leaves
 from halpc.ir.groups import Coupling, Group
 from halpc.ir.model import Model
 from passes.weights import array_of
@@ -29,11 +29,11 @@ def vanishable(model: Model, coupling: Coupling) -> tuple[str, ...]:
     """Free groups that may go to width 0, by name."""
     nodes = {node.name: node for node in model.twin.nodes}
     outputs = {t.name for t in model.twin.outputs}
-    counted = _counted(model, coupling)
+    excluded = _counted(model, coupling) | _joined(coupling)
     found: list[str] = []
     taken: set[str] = set()
     for name, group in coupling.free().items():
-        sums = [] if name in counted else _sums(group, nodes, coupling, outputs)
+        sums = [] if name in excluded else _sums(group, nodes, outputs)
         if sums and len(set(sums)) == len(sums) and taken.isdisjoint(sums):
             found.append(name)
             taken.update(sums)
@@ -56,20 +56,19 @@ def _counted(model: Model, coupling: Coupling) -> set[str]:
     return {leaf.name for dim in dims for leaf in leaves(dim)}
 
 
-def _sums(group: Group, nodes: dict[str, gs.Node], coupling: Coupling, outputs: set[str]) -> list[str]:
+def _joined(coupling: Coupling) -> set[str]:
+    """Groups that are a part of some axis, not the whole of it."""
+    return {leaf.name for dim in coupling.axes.values() if not isinstance(dim, Leaf) for leaf in leaves(dim)}
+
+
+def _sums(group: Group, nodes: dict[str, gs.Node], outputs: set[str]) -> list[str]:
     """The additions that the group's consumers end in, empty where one ends elsewhere.
 
     Each may lose one operand only: two constants have the full shape no more.
     """
     consumers = [nodes[m.node] for m in group.members if m.role == "in"]
-    if not all(dim == Leaf(group.name, group.size) for dim in coupling.axes.values() if _contains(dim, group.name)):
-        return []
     sums = [_sum_behind(node, outputs) for node in consumers]
     return [name for name in sums if name is not None] if None not in sums else []
-
-
-def _contains(dim: Dim, name: str) -> bool:
-    return any(leaf.name == name for leaf in leaves(dim))
 
 
 def _sum_behind(node: gs.Node, outputs: set[str]) -> str | None:
