@@ -1,8 +1,9 @@
 """select → slim → measure, until what was measured is within the budget and close to it.
 
 A budget given as a share is a share of the baseline as measured in the same interleaved runs. A pair of models is
-measured until the interval of its latency is narrow beside the distance to the budget (`halpc/evidence.py`). A miss, on
-either side, scales the latency model to what was measured and selects again; where the noise stays wider than the
+measured until the interval of its latency is narrow beside the distance to the budget (`halpc/evidence.py`). After a
+miss, on either side, the latency model is trusted for differences only: the choice that came closest is changed a
+little, to what all measurements together let expect (`halpc/expectation.py`); where the noise stays wider than the
 distance, the next choice aims as much lower. What counts in the end is one more measurement of what is written.
 """
 
@@ -12,14 +13,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from halpc.casting import NATIVE, AtPrecision, as_measured
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
-from halpc.ir.problem import Problem
+from halpc.expectation import expected
+from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job, Widths
 from halpc.units import spell_ms
@@ -35,10 +37,13 @@ log = logging.getLogger(__name__)
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 CLOSE = 0.97  # a result whose interval reaches this share of the limit is not improved any further
 AIM = 0.98  # share of the limit that is selected for, so that noise does not carry the last measurement over it
-LEAST_AIM, HIGH_AIM = 0.85, 0.995  # at least that, however noisy; and where a choice leaves much of the limit unused
+LEAST_AIM = 0.85  # at least that, however noisy
 MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
 SECONDS = 0.25  # of interleaved measuring per call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
+TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
+STARTS, TRIES = 2, 3  # measured choices to start from, and selections from each, until one is expected to fit
+NEAR = 0.1  # a choice this close to the budget is changed, not chosen anew
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 
@@ -103,36 +108,106 @@ def select_and_measure(job: Job) -> None:
     """
     if job.profiler is None:
         _choose(job, {})
+        _slim(job)
         return
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _take_best(job)
         return
-    limit, aim = _limits(job)["latency"], AIM
-    rounds = job.options.rounds if not job.rounds else AGAIN_ROUNDS
+    aim, rounds = AIM, job.options.rounds if not job.rounds else AGAIN_ROUNDS
     for number in range(1, rounds + 1):
         job.progress("select", number, rounds)
-        try:
-            _choose(job, {"latency": aim * limit})
-        except InfeasibleError:
-            if not any(trial.evidence.met for trial in job.trials.values()):
-                raise
+        if not _aimed(job, aim):
             break
-        again = _widths(job) in job.trials
         found = _round(job, number)
-        if found.sure and (found.high >= CLOSE or again or _whole(job)):
+        if found.sure and (found.share >= CLOSE or _whole(job)):
             break
-        highest = HIGH_AIM if found.sure else aim
-        aim = max(LEAST_AIM, min(highest, highest if found.decided else math.exp(-MARGIN * found.noise)))
-        limit = found.limit_ms
-        job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, found.share * limit)
+        if not found.decided:
+            aim = max(LEAST_AIM, min(aim, math.exp(-MARGIN * found.noise)))
     _take_best(job)
 
 
+def _aimed(job: Job, aim: float) -> bool:
+    """A new choice that is expected to use `aim` of the limit; False where none is worth measuring.
+
+    Of those expected to come within `TOLERANCE` of it, that of most value; else the one expected to come closest.
+
+    Raises:
+        InfeasibleError: no choice of widths fits, and none was measured that does.
+    """
+    if not job.trials:
+        _choose(job, {"latency": aim * _limits(job)["latency"]})
+        _slim(job)
+        return True
+    found = list(_candidates(job, aim))
+    if not found:
+        return False
+    inside = [guess for guess in found if guess.off(aim) <= TOLERANCE]
+    best = max(inside, key=lambda g: g.selection.value) if inside else min(found, key=lambda g: g.off(aim))
+    job.selection = best.selection
+    _correct(job, best.share * best.limit_ms)
+    _slim(job)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """A choice not measured yet, and its expected latency over the limit."""
+
+    selection: Selection
+    share: float
+    limit_ms: float
+
+    def off(self, aim: float) -> float:
+        return abs(math.log(self.share / aim))
+
+
+def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
+    """New choices near measured ones, worth more than what surely met the budget.
+
+    The latency model is scaled to what the choice took that is started from; and the limit moved, where what was
+    measured of all choices says that the new one would miss the aim.
+    """
+    trials, given, refused = list(job.trials.values()), False, None
+    least = max((t.selection.value for t in trials if t.evidence.sure), default=-math.inf)
+    for start in _starts(trials, aim):
+        job.selection, limit = start.selection, start.evidence.limit_ms
+        _correct(job, start.evidence.share * limit)
+        near = start.selection.widths if abs(math.log(start.evidence.share)) < NEAR else None
+        target = aim * limit
+        for _ in range(TRIES):
+            try:
+                _choose(job, {"latency": target}, near)
+            except InfeasibleError as error:
+                refused = error
+                break
+            guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths), limit)
+            if _widths(job) not in job.trials and guess.selection.value > least:
+                given = True
+                yield guess
+            if guess.off(aim) <= TOLERANCE:
+                break
+            target *= aim / guess.share
+    if refused is not None and not given and not any(t.evidence.met for t in trials):
+        raise refused
+
+
+def _starts(trials: Sequence[Trial], aim: float) -> list[Trial]:
+    """The measured choices that came closest to the aim, and the best that surely met the budget."""
+    by_distance = sorted(trials, key=lambda t: abs(math.log(t.evidence.share / aim)))
+    starts = by_distance[:STARTS]
+    sure = max((t for t in trials if t.evidence.sure), key=lambda t: t.selection.value, default=None)
+    return starts if sure is None or sure in starts else [*starts, sure]
+
+
+def _correct(job: Job, ms: float) -> None:
+    """Scale the latency model to what the choice took, or is expected to."""
+    job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, ms)
+
+
 def _round(job: Job, number: int) -> Evidence:
-    """Measure the choice until the noise no longer matters; what was measured of it before counts as well."""
-    known = job.trials.get(_widths(job))
+    """Measure the choice until the noise no longer matters."""
     predicted = job.costs["latency"].at(job.selection.widths)
-    found = _measure(job, () if known is None else known.pairs)
+    found = _measure(job, ())
     job.rounds.append({"predicted_ms": predicted, **found.as_json()})
     log.info(
         "round %d: predicted %s, measured %s of %s, noise %.2f %%", number,
@@ -151,7 +226,7 @@ def _measure(job: Job, pairs: Sequence[Pair]) -> Evidence:
         taken.append((before, after))
         calls += 1
         found = weigh(taken, budget, job.options.percentile)
-        if calls >= LEAST_CALLS and (found.decided or calls >= MOST_CALLS or time.monotonic() > deadline):
+        if calls >= LEAST_CALLS and (found.decided or len(taken) >= MOST_CALLS or time.monotonic() > deadline):
             break
     job.timings = pooled([p[0] for p in taken]), pooled([p[1] for p in taken])
     job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found)
@@ -162,13 +237,11 @@ def _take_best(job: Job) -> None:
     """Go back to the best choice so far: of most value among those surely within the budget, else the likeliest."""
     trials = list(job.trials.values())
     sure = [trial for trial in trials if trial.evidence.sure]
-    met = [trial for trial in trials if trial.evidence.met]
-    if not met:
-        return
-    best = max(sure, key=lambda t: t.selection.value) if sure else min(met, key=lambda t: t.evidence.high)
-    if best.selection is not job.selection:
-        job.selection = best.selection
-        _slim(job)
+    if sure:
+        job.selection = max(sure, key=lambda t: t.selection.value).selection
+    else:
+        job.selection = min(trials, key=lambda t: (not t.evidence.met, t.evidence.high)).selection
+    _slim(job)
 
 
 def _widths(job: Job) -> Widths:
@@ -185,8 +258,8 @@ def _limits(job: Job) -> dict[str, float]:
     return {b.resource: b.limit(job.cost(b.resource).at({})) for b in job.options.budgets}
 
 
-def _choose(job: Job, overrides: Mapping[str, float]) -> None:
-    """One selection and the slim model that follows from it."""
+def _choose(job: Job, overrides: Mapping[str, float], near: Mapping[str, int] | None = None) -> None:
+    """One selection, near given widths if any."""
     options = job.options
     job.limits = _limits(job) | dict(overrides)
     costs = job.costs.get("latency", job.costs["macs"])
@@ -197,9 +270,8 @@ def _choose(job: Job, overrides: Mapping[str, float]) -> None:
     met: list[Mapping[str, int]] = []
     while not met or _over(job, met[-1]):
         resources = tuple(r for name, limit in job.limits.items() for r in job.cost(name).resources(limit, met))
-        job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps)
+        job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps, near=near)
         met.append(job.selection.widths)
-    _slim(job)
 
 
 def _over(job: Job, widths: Mapping[str, int]) -> bool:
@@ -241,15 +313,6 @@ def judge(job: Job) -> None:
             f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"
             f" the budget: on a quiet machine the latency may be up to {max(found.high - 1, 0):.1%} over it"
         )
-
-
-def tighten(job: Job) -> None:
-    """Take the last measurement into the latency model, so that the next choice is that much narrower."""
-    assert job.evidence is not None
-    job.costs["latency"] = job.costs["latency"].corrected(
-        job.selection.widths, job.evidence.share * job.evidence.limit_ms
-    )
-    job.note("the last measurement missed the budget by noise: selected once more")
 
 
 def status(job: Job) -> str:

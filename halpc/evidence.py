@@ -31,7 +31,8 @@ CONFIDENCE: Final = 0.98  # of the interval; one side of it, which is what a bud
 FINE: Final = 0.003  # a half-width that always suffices
 DISTURBED: Final = 0.05  # how far the ratio may be from that of processor times, which nothing has interrupted
 UNLIKELY: Final = 0.25  # and from that of the fastest runs, where processor times are not known
-COARSE: Final = 0.01  # one that suffices where the budget is far away
+COARSE: Final = 0.015  # one that suffices where the budget is far away, or missed
+CLEAR: Final = 1.5  # how many times the half-width a choice has to be below the limit to be surely so
 
 Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
 
@@ -74,7 +75,9 @@ class Evidence:
     def decided(self) -> bool:
         """Whether more measuring would change nothing: the interval is narrow beside its distance to the budget."""
         distance = abs(math.log(self.share))
-        return self.noise <= max(FINE, min(distance / 2, max(COARSE, distance / 5)))
+        if self.share > 1 - FINE:  # will not be proven to be within the budget
+            return self.noise <= max(COARSE, distance / CLEAR)
+        return self.noise <= max(FINE, min(distance / CLEAR, max(COARSE, distance / 5)))
 
     def as_json(self) -> dict[str, float]:
         """Plain data for reports, in ms."""

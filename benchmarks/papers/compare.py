@@ -152,7 +152,6 @@ class Bench:
             closed_loop.select_and_measure(own)
             closed_loop.judge(own)
             if closed_loop.status(own) == "over budget":
-                closed_loop.tighten(own)
                 closed_loop.select_and_measure(own)
                 closed_loop.judge(own)
         save_proto(own.slim, self.work / f"{name_of(row)}.onnx")

@@ -61,8 +61,12 @@ class CostModel:
         """The same model, scaled so that it predicts at `widths` what was measured there."""
         return replace(self, scale=self.scale * measured / max(self.at(widths), _TINY))
 
+    def parts(self, widths: Widths) -> NDArray[np.float64]:
+        """float64[1 + charges]: what adds up to the sum at `widths`, the fixed part first."""
+        return np.array([self.fixed, *(float(c.at(widths)) for c in self.charges)])
+
     def _sum(self, widths: Widths) -> float:
-        return self.fixed + float(sum(float(c.at(widths)) for c in self.charges))
+        return float(self.parts(widths).sum())
 
 
 @dataclass(frozen=True, slots=True)

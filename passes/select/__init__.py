@@ -18,15 +18,26 @@ from passes.select.sp_lamp import sp_lamp, sp_lamp_scores
 SOLVERS = ("joint", "halp", "sp-lamp")
 
 
-def select(problem: Problem, *, solver: str = "joint", steps: int = 1, start: Widths | None = None) -> Selection:
+def select(
+    problem: Problem,
+    *,
+    solver: str = "joint",
+    steps: int = 1,
+    start: Widths | None = None,
+    near: Widths | None = None,
+) -> Selection:
     """Choose widths for `problem`.
+
+    Args:
+        start: widths that the papers' solvers prune from.
+        near: widths that `joint` stays near; the papers' solvers know no such thing.
 
     Raises:
         InfeasibleError: no choice fits the limits; the message names the floor.
         UsageError: `solver` is none of `SOLVERS`.
     """
     if solver == "joint":
-        return joint(problem)
+        return joint(problem, near=near)
     if solver == "halp":
         return halp(problem, steps=steps, start=start)
     if solver == "sp-lamp":

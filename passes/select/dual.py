@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from scipy.optimize import linprog
 
+from halpc.errors import UsageError
 from halpc.ir.problem import Problem, Widths
 from passes.select.factors import Floats, Ints
 
@@ -203,6 +204,24 @@ def visited(problem: Problem, position: Ints, plane: tuple[float, Floats] | None
 def widths_at(problem: Problem, position: Ints) -> Widths:
     """Width per group name."""
     return {c.name: int(c.widths[i]) for c, i in zip(problem.choices, position, strict=True)}
+
+
+def position_of(problem: Problem, widths: Widths) -> Ints:
+    """int64[groups]: the inverse of `widths_at`.
+
+    Raises:
+        UsageError: a width is not admissible.
+    """
+    position = np.zeros(len(problem.choices), dtype=np.int64)
+    for g, choice in enumerate(problem.choices):
+        found = np.flatnonzero(choice.widths == widths[choice.name])
+        if not len(found):
+            raise UsageError(
+                f"group {choice.name}: width {widths[choice.name]} is none of its {len(choice.widths)} admissible ones,"
+                f" {choice.widths[0]} to {choice.widths[-1]}"
+            )
+        position[g] = found[0]
+    return position
 
 
 def hull(dual: Dual, resource: int, most: int) -> list[tuple[Visit, float]]:

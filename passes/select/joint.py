@@ -18,7 +18,7 @@ import numpy as np
 
 from halpc.errors import InfeasibleError, UsageError
 from halpc.ir.problem import Problem, Resource, Selection, Widths
-from passes.select.dual import Dual, Visit, hull, visited, widths_at
+from passes.select.dual import Dual, Visit, hull, position_of, visited, widths_at
 from passes.select.entangled import cheapest_met, relaxed, unbounded
 from passes.select.exact import Limits, exact_dual
 from passes.select.factors import Floats, Ints, TooLargeError
@@ -30,21 +30,26 @@ GOOD = 5e-5  # relative gap at which no further start is tried
 STARTS = 6  # choices met on the way that the fill starts from
 
 
-def joint(problem: Problem, limits: Limits | None = None) -> Selection:
+def joint(problem: Problem, limits: Limits | None = None, near: Widths | None = None) -> Selection:
     """Widths that keep as much as the limits allow, with a certificate.
+
+    Args:
+        near: admissible widths; the answer is then what local moves make of them, if that keeps the limits. The
+            certificate says what staying near them costs.
 
     Raises:
         InfeasibleError: no choice fits; it carries the floor.
+        UsageError: `near` is not admissible.
     """
     started = time.perf_counter()
     limits = limits or Limits()
     try:
         dual = exact_dual(problem, limits)
     except TooLargeError:
-        return _joint_relaxed(problem, limits, started)
+        return _joint_relaxed(problem, limits, started, near)
     _check_floors(problem, dual)
     dual.minimise()
-    best = _primal(problem, dual, limits)
+    best = _nearby(problem, near, dual.prices, dual.bound, limits) or _primal(problem, dual, limits)
     return _certified(problem, best, dual.bound, dual.prices, EXACT, started)
 
 
@@ -56,7 +61,16 @@ def _certified(problem: Problem, best: Visit, bound: float, prices: Floats, mean
     )  # fmt: skip
 
 
-def _joint_relaxed(problem: Problem, limits: Limits, started: float) -> Selection:
+def _nearby(problem: Problem, near: Widths | None, prices: Floats, bound: float, limits: Limits) -> Visit | None:
+    """What local moves from `near` lead to; None where they lead to nothing within the limits."""
+    if near is None:
+        return None
+    deadline = time.monotonic() + limits.seconds
+    found = fill(problem, position_of(problem, near), prices, bound=bound, deadline=deadline)
+    return found if np.all(found.costs <= [resource.limit for resource in problem.resources]) else None
+
+
+def _joint_relaxed(problem: Problem, limits: Limits, started: float, near: Widths | None = None) -> Selection:
     """The answer where exact tables are too large."""
     deadline = time.monotonic() + limits.seconds
     try:
@@ -69,7 +83,8 @@ def _joint_relaxed(problem: Problem, limits: Limits, started: float) -> Selectio
     if state.best is None:
         nearest = min(state.visits, key=lambda v: _excess(problem, v)[0])
         raise _unmet(problem, nearest)
-    return _certified(problem, state.best, state.bound, state.prices, state.means, started)
+    best = _nearby(problem, near, state.prices, state.bound, limits) or state.best
+    return _certified(problem, best, state.bound, state.prices, state.means, started)
 
 
 def cheapest(problem: Problem, limits: Limits | None = None) -> dict[str, int]:

@@ -7,25 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
 
 OVERHEAD_MS = 0.2
 MACS_PER_MS = 4e6
-
-
-def true_ms(model: onnx.ModelProto, bias: float) -> float:
-    """What a run takes when nothing disturbs it: MACs in tiles of 4 wide, each width a bit of its own (`bias`)."""
-    total = OVERHEAD_MS
-    for tensor in model.graph.initializer:
-        shape = numpy_helper.to_array(tensor).shape
-        if len(shape) == 4:
-            tiles = -(-shape[0] // 4) * 4 * shape[1] * shape[2] * shape[3] * 64
-            luck = np.random.default_rng([shape[0], shape[1], 7]).standard_normal()
-            total += tiles / MACS_PER_MS * (1 + bias * luck)
-    return float(total)
 
 
 @dataclass
@@ -36,14 +23,15 @@ class NoisyDevice:
         noise: standard deviation of a run, as a share; a session is off by a twentieth of it in all of its runs.
         drift: by how much the device slows down per second of measuring, as a share.
         seed: of everything random.
-        bias: by how much kernels differ from the latency model, as a share.
+        bias: by how much each width of a kernel differs from the latency model, as a share; a plan is off by about
+            a third of it.
         seconds: of measuring so far.
     """
 
     noise: float
     drift: float = 0.0
     seed: int = 0
-    bias: float = 0.02
+    bias: float = 0.08
     seconds: float = 0.0
     calls: int = 0
     device: Device = field(default_factory=lambda: Device("cpu", "simulated", "simulated", "1", "cpu"))
@@ -51,10 +39,26 @@ class NoisyDevice:
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 
+    def true_ms(self, model: onnx.ModelProto) -> float:
+        """What a run takes when nothing disturbs it: MACs in tiles of 4 wide, each width a bit of its own."""
+        total = OVERHEAD_MS
+        for tensor in model.graph.initializer:
+            shape = tuple(tensor.dims)
+            if len(shape) == 4:
+                tiles = -(-shape[0] // 4) * 4 * shape[1] * shape[2] * shape[3] * 64
+                total += tiles / MACS_PER_MS * (1 + self.bias * self._luck(shape[0], shape[1]))
+        return float(total)
+
+    def _luck(self, *widths: int) -> float:
+        """Most of it shared with like widths, some its own."""
+        coarse, fine = ([width // unit for width in widths] for unit in (32, 1))
+        draws = [np.random.default_rng([self.seed, *key]).standard_normal() for key in (coarse, fine)]
+        return 0.9 * draws[0] + 0.4 * draws[1]
+
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """Rounds of three runs each, one model after the other; disturbed runs are slower more often than faster."""
         protos = [model for model in models if isinstance(model, onnx.ModelProto)]
-        lucky = [true_ms(p, self.bias) * (1 + self.noise / 20 * self._rng.standard_normal()) for p in protos]
+        lucky = [self.true_ms(p) * (1 + self.noise / 20 * self._rng.standard_normal()) for p in protos]
         rounds = int(np.clip(seconds * 1e3 / (4 * sum(lucky)), 7, 200))
         speed = 1 + self.drift * (self.seconds + np.linspace(0, seconds, rounds))
         speed *= np.exp(self.noise / 2 * self._rng.standard_normal(rounds))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
+import onnx
 import pytest
 
 from halpc import closed_loop
@@ -19,34 +22,36 @@ from halpc.options import Options
 from halpc.units import parse_budget
 from passes import count
 from passes.memory import peak_memory
-from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice, true_ms
+from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
 from tests.small import model, saved, weights
 
-CHAIN = """
-<ir_version: 9, opset_import: ["" : 17]>
-net (float[1, 3, 8, 8] x) => (float[1, 5] y)
-{
-    a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w0)
-    ar = Relu (a)
-    b = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (ar, w1)
-    br = Relu (b)
-    c = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (br, w2)
-    cr = Relu (c)
-    d = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (cr, w3)
-    dr = Relu (d)
-    g = GlobalAveragePool (dr)
-    f = Flatten <axis = 1> (g)
-    y = Gemm <transB = 1> (f, w4, b4)
-}
-"""
-SHAPES = {"w0": (64, 3, 3, 3), "w1": (96, 64, 3, 3), "w2": (128, 96, 3, 3), "w3": (96, 128, 3, 3), "w4": (5, 96),
-          "b4": (5,)}  # fmt: skip
+WIDTHS = (64, 96, 128, 96, 64, 96, 80, 96)
+
+
+def chain(widths: Sequence[int]) -> onnx.ModelProto:
+    """Convolutions of `widths` in a row, each with a Relu, and a classifier."""
+    layers = "".join(
+        f"c{i} = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({f'r{i - 1}' if i else 'x'}, w{i})\n"
+        f"r{i} = Relu (c{i})\n"
+        for i in range(len(widths))
+    )
+    shapes = {f"w{i}": (wide, narrow, 3, 3) for i, (narrow, wide) in enumerate(pairwise((3, *widths)))}
+    return model(
+        f"""<ir_version: 9, opset_import: ["" : 17]>
+        net (float[1, 3, 8, 8] x) => (float[1, 5] y)
+        {{
+            {layers} g = GlobalAveragePool (r{len(widths) - 1})
+            f = Flatten <axis = 1> (g)
+            y = Gemm <transB = 1> (f, v, b)
+        }}""",
+        weights({**shapes, "v": (5, widths[-1]), "b": (5,)}),
+    )
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Loaded, coupled and scored; its latency model is a third off, so that the first round misses."""
-    path = saved(tmp_path_factory.mktemp("chain"), model(CHAIN, weights(SHAPES)))
+    path = saved(tmp_path_factory.mktemp("chain"), chain(WIDTHS))
     job = Job(Options(path, (parse_budget("latency", "60%"),), align=4))
     run(job, PREPARE[:3])
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
@@ -69,11 +74,11 @@ def outcome(prepared: Job, device: NoisyDevice, budget: str = "60%", percentile:
     closed_loop.judge(job)
     for _ in range(2):
         if closed_loop.status(job) == "over budget":
-            closed_loop.tighten(job)
             closed_loop.select_and_measure(job)
             closed_loop.judge(job)
+    assert {name: int(mask.sum()) for name, mask in job.masks.items()} == job.selection.widths
     asked = job.options.budgets[0]
-    return job, true_ms(job.small, device.bias) / asked.limit(true_ms(job.baseline, device.bias))
+    return job, device.true_ms(job.small) / asked.limit(device.true_ms(job.baseline))
 
 
 def noted(job: Job) -> bool:
@@ -199,11 +204,11 @@ def test_processor_time_tells_an_interrupted_median_from_a_slow_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise, close", [(0.0, 1.0), (0.02, 0.9), (0.05, 0.7), (0.1, 0.3), (0.2, 0.0)])
+@pytest.mark.parametrize("noise, close", [(0.0, 0.9), (0.02, 0.8), (0.05, 0.7), (0.1, 0.4), (0.2, 0.0)])
 def test_runs_that_end_met_and_close_at_every_level_of_noise(prepared: Job, noise: float, close: float) -> None:
     found = judged(prepared, noise, 100)
     assert found["met"] == 1
-    assert found["silently false"] == 0
+    assert found["false"] == 0
     assert found["close"] >= close
     assert found["rounds"] <= 5
 
@@ -213,4 +218,4 @@ def test_runs_that_end_met_and_close_at_every_level_of_noise(prepared: Job, nois
 def test_drift_and_percentiles_change_none_of_that(prepared: Job, percentile: float) -> None:
     found = judged(prepared, 0.05, 40, percentile, drift=0.02)
     assert found["met"] == 1
-    assert found["silently false"] == 0
+    assert found["false"] == 0
