@@ -15,11 +15,14 @@ from halpc.errors import BackendError, UsageError
 from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model, Profiler
 from halpc.job import Job
+from halpc.units import spell_ms
 from passes.cast import cast, cast_for_timing, precision_of
 from passes.proto import static_proto
+from profilers import profiler_for
 
 NATIVE = ("fp32", "tf32")  # what a float32 graph is; TF32 is the runtime's choice within it
 BATCHES, SAMPLES = 16, 8  # of calibration inputs that ranges are taken from
+NO_GAIN = 0.97  # of the time at fp32: a precision that takes more than this does not pay
 _KEPT = 4  # casts of whole models that are kept: the baseline's, and those of the last few choices
 
 
@@ -68,6 +71,55 @@ class AtPrecision:
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
         return found
+
+
+def at_precision(profiler: Profiler, precision: str) -> Profiler:
+    """`profiler` for models in float32 that will be deployed at `precision`."""
+    return profiler if precision in NATIVE else AtPrecision(profiler, precision)
+
+
+def say_what_came(job: Job, model: onnx.ModelProto) -> None:
+    """A note where the model has a precision of its own that nobody asked for."""
+    found, asked = precision_of(model), job.options.precision
+    if found != "fp32" and asked in NATIVE:
+        job.note(f"the model came as {found} and was measured and written so: --precision {found} says it in tables")
+
+
+def say_what_runs(job: Job) -> None:
+    """Which kernels the deployed model really runs in, and whether the precision pays: into the report.
+
+    On processors, whose runtimes widen what they have no kernels for; an engine's build says it for GPUs.
+    """
+    precision = job.options.precision
+    inner = getattr(job.profiler, "inner", job.profiler)
+    if inner is None or inner.device.kind != "cpu" or not hasattr(inner, "precisions"):
+        return
+    found = inner.precisions(as_measured(job, job.deployed))
+    job.profile_stats["kernels"] = found
+    if precision in NATIVE:
+        return
+    total, so = sum(found.values()), found.get(precision, 0)
+    if so < total:
+        others = " and ".join(f"{count} in {name}" for name, count in found.items() if name != precision)
+        job.note(
+            f"of {total} convolutions and matrix products {so} run in {precision} kernels on this device, {others}:"
+            f" {inner.device.backend} converts around those"
+        )
+    came = static_proto(job.model.graph, job.model.shapes, job.model.header)
+    if precision_of(came) == "fp32" and job.evidence is not None:
+        _say_what_it_pays(job, inner.device, came)
+
+
+def _say_what_it_pays(job: Job, device: Device, came: onnx.ModelProto) -> None:
+    native = profiler_for(device.backend, threads=device.threads, precision="fp32", provider=job.options.provider)
+    assert job.evidence is not None
+    fp32_ms = native.profiler.compare([came], seconds=0.5)[0].percentile_ms(job.options.percentile)
+    job.profile_stats["fp32_baseline_ms"] = fp32_ms
+    if job.evidence.baseline_ms > NO_GAIN * fp32_ms:
+        job.note(
+            f"--precision {job.options.precision} does not pay on this device: unpruned, the model takes"
+            f" {spell_ms(job.evidence.baseline_ms)} at it and {spell_ms(fp32_ms)} at fp32"
+        )
 
 
 def deployed(job: Job, model: onnx.ModelProto) -> onnx.ModelProto:

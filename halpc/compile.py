@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary
-from halpc.casting import NATIVE, as_measured, deployed
+from halpc.casting import NATIVE, as_measured, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
@@ -36,12 +36,14 @@ from passes.recovery.uses import uses_of
 from passes.replay import in_the_files_words
 from passes.score import DATA_SCORES, combined, continued, from_channels, score_from_file, score_from_weights
 from passes.vanish import vanishable
+from passes.verification.conversion import conversion_error
 from passes.verify import verify
 from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
 AGAIN = 2  # times that everything behind the budget is done over
+CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
     "l2",
@@ -83,6 +85,7 @@ def finish(job: Job) -> Report:
         if closed_loop.status(job) in ("over budget", "slower"):
             job.note("the last measurement missed the budget by noise: selected once more")
             run(job, FINISH)
+    say_what_runs(job)
     return summary.report(job)
 
 
@@ -100,6 +103,7 @@ def _load(job: Job) -> None:
             check_count(job.calibration)
     if options.evaluate is not None:
         job.labelled = load_labelled(options.evaluate, whole)
+    say_what_came(job, whole)
     cast_whole = deployed(job, whole)
     if cast_whole is whole:
         job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
@@ -186,6 +190,9 @@ def _cast(job: Job) -> None:
     """The final model at the precision that it will be deployed at."""
     job.final = job.recovery.model if job.recovery is not None else job.slim
     job.deployed = deployed(job, job.final)
+    if job.deployed is not job.final:
+        real = [] if job.calibration is None else list(islice(job.calibration.batches(CONVERT_BATCH), 1))
+        job.conversion = conversion_error(job.final, job.deployed, job.model.shapes, real)
 
 
 def _evaluate_before(job: Job) -> None:

@@ -65,6 +65,7 @@ class Job:
     recovery: Any = None
     final: onnx.ModelProto = None  # the slim model, recovered where there was something to recover from
     deployed: onnx.ModelProto = None  # the same at the precision asked for
+    conversion: float | None = None  # how far the precision moves the outputs
     engine: Any = None
     accuracy_before: float | None = None  # top-1 of the model as it came
     accuracy: float | None = None  # and of what is deployed
@@ -74,7 +75,7 @@ class Job:
         """A copy of a prepared job for other options: what was learnt of the latency goes along, no measurement."""
         return replace(
             self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None,
-            final=None, deployed=None, engine=None,
+            final=None, deployed=None, conversion=None, engine=None,
             accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from halpc.casting import at_precision
 from halpc.closed_loop import GRID
 from halpc.errors import UsageError
 from halpc.ir.latency import Comparison
@@ -23,7 +24,8 @@ from profilers.bench import bench
 
 
 def _profiler(args: argparse.Namespace) -> Profiler:
-    return profiler_for(args.profiler, threads=args.threads, precision=args.precision, provider=args.provider).profiler
+    found = profiler_for(args.profiler, threads=args.threads, precision=args.precision, provider=args.provider)
+    return at_precision(found.profiler, args.precision)
 
 
 def compare(args: argparse.Namespace) -> Comparison:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from halpc import job
+from halpc.casting import NATIVE
 from halpc.inspection import Inspection
 from halpc.ir.latency import Comparison
 from halpc.ir.report import Report, spell_price
@@ -151,7 +152,14 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
         yield f"device      {device.get('name')}, {', '.join(map(str, facts))}, {device.get('threads')} thread(s)"
     yield from (f"note        {note}" for note in report.notes)
     if out is not None:
-        yield f"written     {out}/pruned.onnx, plan.json, latency.json, report.json, report.html"
+        yield f"written     {out}/{', '.join(_written(report))}"
+
+
+def _written(report: Report) -> list[str]:
+    """The files of this run in the output folder."""
+    deployed = [f"pruned.{report.precision}.onnx"] if report.precision not in NATIVE else []
+    engine = ["model.engine"] if str(report.device.get("backend")).startswith("tensorrt") else []
+    return ["pruned.onnx", *deployed, *engine, "plan.json", "latency.json", "report.json", "report.html"]
 
 
 def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:

@@ -36,7 +36,12 @@ def report(job: Job) -> Report:
         importance_kept=importance_kept(job),
         gap=job.selection.gap if np.isfinite(job.selection.bound) else None,
         bound_means=job.selection.bound_means,
-        verification={**asdict(job.verification), "passed": job.verification.passed, "model": "slim, before recovery"},
+        verification={
+            **asdict(job.verification),
+            "passed": job.verification.passed,
+            "model": "slim, before recovery",
+            "conversion_error": job.conversion,
+        },
         recovery=_recovery(job),
         prices=dict(job.selection.prices),
         groups=_lines(job),
@@ -48,6 +53,7 @@ def report(job: Job) -> Report:
         versions=versions(),
         solver=job.selection.solver,
         notes=tuple(job.notes),
+        precision=job.options.precision,
     )
 
 

@@ -314,7 +314,7 @@ def _check_inputs(model: onnx.ModelProto, precision: str, inputs: Inputs) -> Non
     if not inputs:
         raise CalibrationError(
             f"{precision} needs calibration inputs to find the range of every tensor: give some with "
-            "`--calib`, or hand over a model that is already quantised."
+            "`--calibration`, or hand over a model that is already quantised."
         )
     for number, feed in enumerate(inputs):
         for name, shape, _ in _inputs_of(model):

@@ -10,7 +10,9 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper
+from onnx_graphsurgeon.logger import G_LOGGER
 
+G_LOGGER.severity = G_LOGGER.ERROR  # its advice is printed on stdout, where results are
 LIMIT = 2**31 - 2**24  # protobuf's limit on one message
 APART = 1024  # weights of fewer bytes stay in the model
 ALIGNED = 4096  # where weights begin in their file, for memory maps

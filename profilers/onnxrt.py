@@ -25,7 +25,7 @@ from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
 from profilers import ort_device
 from profilers.feeds import random_feeds
-from profilers.ort_events import LEAST_MS, Profile, read_profile
+from profilers.ort_events import LEAST_MS, Profile, read_precisions, read_profile
 from profilers.ort_layers import map_layers
 from profilers.turns import take_turns
 
@@ -67,6 +67,11 @@ class OnnxRuntimeProfiler:
             BackendError: onnxruntime or the provider is missing.
             UsageError: no such optimisation level.
         """
+        if provider == "cpu" and precision == "tf32":
+            raise BackendError(
+                "--precision tf32: TF32 is a mode of NVIDIA's tensor cores (compute capability 8.0 and later), and"
+                " onnxruntime's CPU provider computes in float32: choose --precision fp32, or a GPU"
+            )
         self._ort = ort_device.import_onnxruntime(PROVIDERS.get(provider, provider))
         self._provider = PROVIDERS.get(provider, provider)
         self._threads = threads or ort_device.cores()
@@ -115,6 +120,13 @@ class OnnxRuntimeProfiler:
             executed = onnx.load(str(optimised), load_external_data=False)
         original = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
         return map_layers(original, executed, profile.nodes, 0.0 if profile.on_device else nothing.kernel_ms())
+
+    def precisions(self, model: Model) -> dict[str, int]:
+        """How many convolutions and matrix products run in each precision here, whatever the graph says."""
+        with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
+            runner = _Runner(self, model, profile_in=Path(folder))
+            runner.run()
+            return read_precisions(Path(runner.session.end_profiling()))
 
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.

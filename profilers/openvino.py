@@ -30,7 +30,7 @@ from profilers.ort_layers import node_name
 from profilers.turns import take_turns
 
 LEAST_MS: Final = 1e-4
-_HINTS: Final = {"fp32": "f32", "tf32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+_HINTS: Final = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES: Final = {"bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
 _ELEMENTS: Final = {
     "f32": "float", "f64": "double", "f16": "float16", "bf16": "bfloat16", "boolean": "bool",

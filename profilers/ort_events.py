@@ -21,6 +21,11 @@ LEAST_MS = 1e-4
 _SUFFIX = "_kernel_time"
 _TRUNCATED_US = 0.5
 _FASTEST_SHARE = 4
+_TYPES = {
+    "float": "fp32", "double": "fp64", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8",
+}  # fmt: skip
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_QUANTISED = ("Integer", "Quantize", "QGemm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,20 @@ def read_profile(path: Path) -> Profile:
         tuple(NodeTimes(*key, np.array([run[key] for run in complete])) for key in order),
         on_device,
     )
+
+
+def read_precisions(path: Path) -> dict[str, int]:
+    """How many convolutions and matrix products of a run computed in each precision; reads (and removes) the file."""
+    events = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    kinds: dict[tuple[str, str], str] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event.get("name", "").endswith(_SUFFIX):
+            op, shapes = event["args"].get("op_name", ""), event["args"].get("input_type_shape") or [{}]
+            if any(part in op for part in _WEIGHTED):
+                first = next(iter(shapes[0]), "")
+                kinds[event["name"], op] = "int8" if any(q in op for q in _QUANTISED) else _TYPES.get(first, first)
+    return dict(Counter(kinds.values()).most_common())
 
 
 _Key = tuple[str, str, int]

@@ -37,6 +37,7 @@ from profilers.trt_engine import Profile, Settings
 
 BACKENDS = ("tensorrt", "tensorrt_rtx")
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
+_CAPABILITIES = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}  # the first tensor cores that have the type
 _BUNDLE = 32  # variants per network: large enough to save builds, small enough to keep an engine in memory
 
 
@@ -117,6 +118,7 @@ class TensorRTProfiler:
         """
         facts = self._describe(needs_gpu=True)
         gpu = facts["gpu"]
+        self._check_capability(gpu)
         return Device(
             kind="cuda",
             name=gpu["name"],
@@ -130,6 +132,14 @@ class TensorRTProfiler:
                 "optimisation_level": str(self.settings.level),
             },
         )
+
+    def _check_capability(self, gpu: Mapping[str, str]) -> None:
+        least = _CAPABILITIES.get(self.settings.precision, (0, 0))
+        if tuple(map(int, gpu["capability"].split("."))) < least:
+            raise BackendError(
+                f"--precision {self.settings.precision} needs a GPU of compute capability {least[0]}.{least[1]};"
+                f" {gpu['name']} has {gpu['capability']}: choose another precision"
+            )
 
     def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
         """float64[len(models)]: each model's own kernels in ms, without reformats; minimum over the runs.

@@ -109,6 +109,7 @@ class Report:
         stage_seconds: wall time per stage.
         profiler: backend and regime, and samples measured against reused.
         device: what was measured on.
+        precision: that it is deployed at.
         versions: of halpc and the libraries that matter.
         notes: sentences that a reader must not miss.
     """
@@ -134,6 +135,7 @@ class Report:
     versions: Mapping[str, str]
     solver: str
     notes: tuple[str, ...] = ()
+    precision: str = "fp32"
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""

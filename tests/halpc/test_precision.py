@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,9 @@ import pytest
 from onnxruntime.quantization import QuantFormat
 
 from halpc.cli import main
+from halpc.ir.latency import Timing
 from passes.cast import cast, precision_of
+from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.halpc.quantised import quantised
 from tests.small import model, saved, weights
 
@@ -78,6 +81,66 @@ def test_a_model_that_is_quantised_already_passes_through(network: Path, form: Q
     pruned = onnx.load(out / "pruned.onnx")
     assert precision_of(pruned) == "int8"
     assert pruned.SerializeToString() == cast(pruned, "int8").SerializeToString()
+
+
+@pytest.mark.parametrize("profiler", ["onnxruntime", "auto"])
+def test_tf32_on_a_processor_is_refused_by_name(
+    network: Path, profiler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compiled(network, "tf32", "--latency", "60%", "--profiler", profiler)[0] == 6
+    assert "TF32 is a mode of NVIDIA's tensor cores" in capsys.readouterr().err
+
+
+def test_what_is_profiled_and_compared_has_the_precision(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def compare(self: OnnxRuntimeProfiler, models: list[onnx.ModelProto], **options: Any) -> list[Timing]:
+        seen.extend(map(precision_of, models))
+        return [Timing(np.ones(8), "pretended", 4) for _ in models]
+
+    monkeypatch.setattr(OnnxRuntimeProfiler, "compare", compare)
+    other = saved(network.parent, model(arrays=weights({**WIDE, "w1": (32, 32, 3, 3), "b1": (32,),
+                                                        "w2": (32, 32, 3, 3)})), "narrow.onnx")  # fmt: skip
+    common = ["-q", "--profiler", "onnxruntime", "--precision", "fp16"]
+    assert main(["bench", str(network), str(other), *common]) == 0
+    assert main(["profile", str(network), "-o", str(network.parent / "t.jsonl"), *common]) == 0
+    assert set(seen) == {"fp16"}
+
+
+def test_the_report_says_in_which_kernels_the_model_runs(network: Path) -> None:
+    code, out = compiled(network, "fp16", "--latency", "95%", "--no-recover")
+    report = json.loads((out / "report.json").read_text())
+    assert code in (0, 7)
+    assert report["precision"] == "fp16"
+    assert sum(report["profiler"]["kernels"].values()) == 4
+    fp16 = report["profiler"]["kernels"].get("fp16", 0)
+    assert any(f"of 4 convolutions and matrix products {fp16} run in fp16" in n for n in report["notes"]) == (fp16 < 4)
+    assert report["profiler"]["fp32_baseline_ms"] > 0
+
+
+def test_a_model_that_came_quantised_is_not_called_fp32_in_silence(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = quantised(network, QuantFormat.QDQ)
+    assert main(["compile", str(source), "-o", str(network.parent / "o"), "--macs", "70%"]) == 0
+    assert "the model came as int8" in " ".join(capsys.readouterr().out.split())
+
+
+def test_results_alone_are_on_stdout(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compiled(network, "bf16", "--macs", "60%", "--json")[0] == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "bf16"
+
+
+def test_activations_beyond_fp16_fail_verification(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = onnx.load(network)
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w2":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(30_000 * np.ones(WIDE["w2"], np.float32), "w2"))
+    onnx.save(proto, network)
+    code, out = compiled(network, "fp16", "--macs", "60%", *data(network))
+    assert code == 5
+    assert "beyond fp16's 65504: use --precision bf16" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -83,6 +83,20 @@ def test_tensorrt_does_not_build_without_a_driver(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("precision", "capability", "fine"), [
+    ("tf32", "7.5", False), ("tf32", "8.0", True), ("fp8", "8.6", False), ("fp8", "8.9", True), ("fp8", "12.0", True),
+    ("fp16", "7.5", True),
+])  # fmt: skip
+def test_a_precision_that_the_gpu_lacks_is_refused_by_name(precision: str, capability: str, fine: bool) -> None:
+    profiler = trt.TensorRTProfiler(settings=Settings(precision=precision))
+    profiler._facts = {"gpu": {"name": "a GPU", "capability": capability, "cuda": "13.0"}, "version": "11.4.0"}
+    if fine:
+        assert profiler.device.precision == precision
+    else:
+        with pytest.raises(BackendError, match=rf"--precision {precision} needs .* a GPU has {capability}"):
+            _ = profiler.device
+
+
 def importing(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     def importer(name: str) -> Any:
         if isinstance(answer, Exception):
