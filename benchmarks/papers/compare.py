@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--experiment", choices=list(EXPERIMENTS), default="methods")
     parser.add_argument("--budgets", nargs="+")
     parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--scores", nargs="+", help="only these")
     parser.add_argument("--work", type=Path, default=Path("out/papers"), help="pruned networks and latency tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
@@ -86,7 +87,7 @@ def wanted(args: argparse.Namespace) -> Iterator[Row]:
     budgets = args.budgets or BUDGETS.get(args.network, FEWER_BUDGETS)
     for budget, (score, methods) in itertools.product(budgets, EXPERIMENTS[args.experiment].items()):
         for method in methods:
-            if method in (args.methods or [method]):
+            if method in (args.methods or [method]) and score in (args.scores or [score]):
                 yield {"network": args.network, "score": score, "method": method, "budget": budget}
 
 
