@@ -222,7 +222,7 @@ def fit(stage: Stage, origin: Ints, blocks: Blocks | None, limits: Limits) -> Fi
     Raises:
         TooLargeError: none does.
     """
-    work = limits.work // 4
+    work = limits.work // 8
     links, owner = list(stage.drawn.links), list(range(len(stage.drawn.sizes)))
     for loose in ([], links) if links else ([],):
         scopes = [*stage.scopes, *(link.scope for link in loose)]

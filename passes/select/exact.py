@@ -25,7 +25,7 @@ class Limits:
     """
 
     entries: int = 1 << 26
-    work: int = 1 << 27
+    work: int = 1 << 28
     seconds: float = 30.0
 
 
