@@ -58,6 +58,8 @@ def shares(points: int) -> list[str]:
 def sweep(options: Options, resource: str, texts: Sequence[str], progress: Progress = silent) -> list[Point]:
     """Compile to every budget with one profile; write each into a folder of its own, and `sweep.json` beside them.
 
+    What is done is written before the next budget begins, so an interrupted sweep leaves a shorter one.
+
     Raises:
         HalpcError: before the first budget, as `compile_model` does; a budget that cannot be met is a point.
     """
@@ -67,7 +69,8 @@ def sweep(options: Options, resource: str, texts: Sequence[str], progress: Progr
         run(job, PREPARE)
         for text in texts:
             points.append(_point(job, parse_budget(resource, text), options.out))
-        write_json(folder / "sweep.json", _sweep_json(options, points))
+            write_json(folder / "sweep.json", _sweep_json(options, points))
+            publish(folder, options.out)
         _plot(points, folder / "sweep.svg")
         publish(folder, options.out)
     return points

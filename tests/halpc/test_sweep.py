@@ -52,7 +52,9 @@ def test_the_model_as_it_came_is_evaluated_once(network: Path, monkeypatch: pyte
     assert all(p["result"]["accuracy"] is not None for p in points)
 
 
-def test_an_interrupted_sweep_leaves_whole_folders_only(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_sweep_leaves_whole_folders_and_a_list_of_them(
+    network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, written = halpc.sweep.write, []
 
     def interrupted(job: object, report: object, folder: Path) -> None:
@@ -64,6 +66,7 @@ def test_an_interrupted_sweep_leaves_whole_folders_only(network: Path, monkeypat
     monkeypatch.setattr(halpc.sweep, "write", interrupted)
     out = network.parent / "sweep"
     assert main(["sweep", str(network), "--macs", "80%,50%", "-o", str(out)]) == 130
-    assert [f.name for f in out.iterdir()] == ["80pct"]
+    assert {f.name for f in out.iterdir()} == {"80pct", "sweep.json"}
     assert (out / "80pct" / "report.json").is_file()
+    assert [p["budget"] for p in json.loads((out / "sweep.json").read_text())["points"]] == ["80%"]
     assert not list(network.parent.glob(".*.tmp"))
