@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.corpus import (
     rows_diffusion,
     rows_handmade,
+    rows_more_diffusion,
     rows_more_scenes,
     rows_more_sight,
     rows_more_text,
@@ -53,7 +54,7 @@ _ROWS = (
     *rows_more_sight.VISIONARY,
     *rows_more_scenes.SCENES,
     *rows_more_scenes.AUDITORY,
-    *rows_more_volumes.DIFFUSERS,
+    *rows_more_diffusion.DIFFUSERS,
     *rows_more_volumes.MONAI,
 )
 ROWS: tuple[Row, ...] = with_open(with_quantised(_ROWS))
