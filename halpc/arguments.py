@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from halpc import __version__
 from halpc.errors import UsageError
 from halpc.options import Options
-from halpc.units import Budget, parse_budget, parse_shape
+from halpc.units import Budget, check_percentile, parse_budget, parse_shape
 
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
@@ -223,8 +223,7 @@ def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
 
 def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = None) -> Options:
     """The compile options that the arguments spell; `budgets` in place of the arguments' own."""
-    if not 0 < args.percentile <= 100:
-        raise UsageError(f"--percentile {args.percentile:g}: expected a number above 0 and up to 100")
+    check_percentile(args.percentile)
     return Options(
         model=args.model,
         budgets=_budgets(args) if budgets is None else budgets,

@@ -11,10 +11,12 @@ import onnx
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from halpc.errors import BackendError, UsageError
+from halpc.errors import BackendError, TableError, UsageError
 from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model, Profiler
+from halpc.ir.table import LatencyTable
 from halpc.job import Job
+from halpc.options import Options
 from halpc.units import spell_ms
 from passes.cast import cast, cast_for_timing, precision_of
 from passes.proto import static_proto
@@ -76,6 +78,22 @@ class AtPrecision:
 def at_precision(profiler: Profiler, precision: str) -> Profiler:
     """`profiler` for models in float32 that will be deployed at `precision`."""
     return profiler if precision in NATIVE else AtPrecision(profiler, precision)
+
+
+def check_table(options: Options) -> None:
+    """That a table accepted from another device is of the precision asked for: that is no matter of the device.
+
+    Raises:
+        TableError: it is not, or it cannot be read.
+    """
+    if options.table is None or not options.accept_foreign_table or options.budget("latency") is None:
+        return
+    found = LatencyTable.load(options.table).device.precision
+    if found != options.precision:
+        raise TableError(
+            f"{options.table}: was measured at {found}, and this compile is at {options.precision}: profile with"
+            f" --precision {options.precision} on the device, or compile with --precision {found}"
+        )
 
 
 def say_what_came(job: Job, model: onnx.ModelProto) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary
-from halpc.casting import NATIVE, as_measured, deployed, say_what_came, say_what_runs
+from halpc.casting import NATIVE, as_measured, check_table, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
@@ -92,6 +92,7 @@ def finish(job: Job) -> Report:
 def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
+    check_table(options)
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     whole = proto_of(job.model.graph, job.model.header)

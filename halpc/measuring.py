@@ -13,7 +13,7 @@ from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Progress
-from halpc.units import parse_shape
+from halpc.units import check_percentile, parse_shape
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.load import load
@@ -21,6 +21,8 @@ from passes.profile import held_back, profile
 from passes.proto import static_proto
 from profilers import profiler_for
 from profilers.bench import bench
+
+LONGEST_S = 86_400  # a day
 
 
 def _profiler(args: argparse.Namespace) -> Profiler:
@@ -32,10 +34,13 @@ def compare(args: argparse.Namespace) -> Comparison:
     """Measure the models of a `bench` command, the first being the baseline.
 
     Raises:
-        UsageError: fewer than two models, or two of one path.
+        UsageError: fewer than two models, two of one path, or a time or percentile that makes no sense.
     """
     if len(args.models) < 2 or len(set(args.models)) < len(args.models):
         raise UsageError("bench: give two or more different models; the first is the baseline")
+    if not 0 <= args.seconds <= LONGEST_S:
+        raise UsageError(f"--seconds {args.seconds:g}: expected a number from 0 to {LONGEST_S}")
+    check_percentile(args.percentile)
     shapes = dict(parse_shape(text) for text in args.shape)
     models = {}
     for path in args.models:

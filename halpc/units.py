@@ -77,6 +77,12 @@ def parse_share(option: str, text: str) -> float:
     return share
 
 
+def check_percentile(percent: float) -> None:
+    """Raises a UsageError where there is no such percentile."""
+    if not 0 < percent <= 100:
+        raise UsageError(f"--percentile {percent:g}: expected a number above 0 and up to 100")
+
+
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """`input:1x3x224x224` as a name and sizes; a name may contain colons.
 

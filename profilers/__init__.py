@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 BACKENDS: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 AUTO: Final = ("tensorrt", "onnxruntime")
 """What `auto` tries, in order. A TensorRT-RTX plan is never what somebody gets without asking for it."""
+
+
+_THREADS_PER_CORE = 8  # more say nothing about any device
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,14 @@ def profiler_for(
     Raises:
         BackendError: the backend that was named is missing, or with `auto` every one is; nothing is taken
             in its place.
-        UsageError: no such backend.
+        UsageError: no such backend, or far more threads than cores.
     """
+    most = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    if threads > most:
+        raise UsageError(
+            f"--threads {threads}: this machine has {os.cpu_count()} cores, and {most} threads at most are measured on"
+            " them; profile on the device, and bring its --table"
+        )
     makers: dict[str, Callable[[], Profiler]] = {
         "onnxruntime": lambda: _onnxruntime(threads, precision, provider, options),
         "openvino": lambda: _openvino(threads, precision, options),

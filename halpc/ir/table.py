@@ -30,6 +30,8 @@ from halpc.ir.tablefile import append_lines, as_line, header_record, read_header
 
 log = logging.getLogger(__name__)
 
+_LEAST_MS = 1e-7  # what is written is rounded to it; nothing takes no time
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -327,7 +329,7 @@ def _sample(record: Mapping[str, object]) -> Sample:
     if not isinstance(widths, list):
         raise ValueError(f"widths are {widths!r}")
     sizes = tuple(int(_number(w, "a width", least=0)) for w in widths)
-    return Sample(sizes, _number(record["ms"], "ms", least=0), int(_number(record["runs"], "runs", least=1)))
+    return Sample(sizes, _number(record["ms"], "ms", least=_LEAST_MS), int(_number(record["runs"], "runs", least=1)))
 
 
 def _structure(record: Mapping[str, object]) -> tuple[LayerTime, ...]:
@@ -347,7 +349,7 @@ def _network(record: Mapping[str, object]) -> NetworkSample:
     return NetworkSample(
         str(record["network"]),
         {str(name): int(_number(size, "a width", least=0)) for name, size in widths.items()},
-        _number(record["ms"], "ms", least=0),
+        _number(record["ms"], "ms", least=_LEAST_MS),
         {str(name): _number(ms, "a layer's ms", least=0) for name, ms in layers.items()},
         int(_number(record["runs"], "runs", least=1)),
     )

@@ -43,7 +43,7 @@ def append_lines(path: Path, device: Device, lines: str) -> None:
     except OSError as error:
         raise OutputError(
             f"{path}: the latency table cannot be written: {error.strerror or error}."
-            " Set HALPC_CACHE to a folder that can."
+            " Give --table (`halpc profile`: -o) another file, or set HALPC_CACHE to a folder that can."
         ) from error
 
 
@@ -98,6 +98,8 @@ def _parses(line: bytes) -> bool:
 
 def read_header(line: bytes, path: Path, device: Device | None) -> Device:
     """The device that the header names."""
+    if not line:
+        raise TableError(f"{path}: is empty, and nothing can be measured into it here. Make one with `halpc profile`.")
     if not _parses(line):
         if device is not None and line and _PREFIX.encode().startswith(line[: len(_PREFIX)]):
             log.warning("%s: ignoring an unfinished header (a run was interrupted)", path)

@@ -90,6 +90,8 @@ def test_an_unfinished_header_is_written_again(tmp_path: Path, kept: int) -> Non
         "not json",
         '{"kernel": "x", "widths": [64], "ms": -1.0, "runs": 1}',
         '{"kernel": "x", "widths": [64], "ms": NaN, "runs": 1}',
+        '{"kernel": "x", "widths": [64], "ms": 0, "runs": 1}',
+        '{"network": "m", "widths": {}, "ms": 0.0, "layers": {}, "runs": 1}',
         '{"kernel": "x", "widths": [64], "ms": "fast", "runs": 1}',
         '{"kernel": "x", "widths": 64, "ms": 1.0, "runs": 1}',
         '{"kernel": "x", "ms": 1.0, "runs": 1}',
