@@ -16,6 +16,7 @@ from halpc.ir.latency import Timing
 from passes.cast import cast, precision_of
 from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.halpc.quantised import quantised
+from tests.passes.patterns import model_of
 from tests.small import model, saved, weights
 
 WIDE = {"w0": (32, 3, 3, 3), "b0": (32,), "w1": (48, 32, 3, 3), "b1": (48,), "w2": (32, 48, 3, 3), "b2": (32,),
@@ -151,3 +152,29 @@ def test_a_latency_budget_is_met_at_the_precision(network: Path, precision: str)
     assert code == (0 if report["status"] == "met" else 7)
     assert report["device"]["precision"] == precision
     assert report["result"]["latency_ms"] < report["baseline"]["latency_ms"]
+
+
+MASKED = """masked (float[1,8,6] x, float[6,6] causal) => (float[1,4,6] y)
+    <float lowest = {-3.4028234e38}, float nought = {0.0}> {
+        q = Conv(x, q_w)
+        k = Conv(x, k_w)
+        turned = Transpose<perm=[0,2,1]>(q)
+        scores = MatMul(turned, k)
+        hidden = Greater(causal, nought)
+        mask = Where(hidden, lowest, nought)
+        seen = Add(scores, mask)
+        weights = Softmax<axis=2>(seen)
+        v = Conv(x, v_w)
+        mixed = MatMul(v, weights)
+        y = Conv(mixed, o_w)
+    }"""
+
+
+def test_a_mask_of_the_lowest_number_is_no_overflow(tmp_path: Path) -> None:
+    """The converter clips it: what stands for infinity stands for it still."""
+    shapes = {"q_w": (8, 8, 1), "k_w": (8, 8, 1), "v_w": (8, 8, 1), "o_w": (4, 8, 1)}
+    path = tmp_path / "masked.onnx"
+    onnx.save(model_of(MASKED, shapes), path)
+    code, out = compiled(path, "fp16", "--macs", "80%")
+    assert code == 0
+    assert 0 < json.loads((out / "report.json").read_text())["verification"]["conversion_error"] < 0.05
