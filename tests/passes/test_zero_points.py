@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from tests.passes.patterns import solve
+from passes.couple import couple
+from passes.load import load
+from tests.passes.patterns import Solved, model_of, solve
 
 SUMMED = """summed (float[1,3,4,4] x) => (float[1,1,4,4] y)
     <float step = {0.05}, int8 written = {3}, int8 read = {%d}, int64[1] channels = {1}> {
@@ -21,4 +26,24 @@ SUMMED = """summed (float[1,3,4,4] x) => (float[1,1,4,4] y)
 def test_a_sum_behind_another_zero_point_pins(read: int, spelt: str, tmp_path: Path) -> None:
     solved = solve(tmp_path, SUMMED % read, {"w": (8, 3, 1, 1)})
     assert solved.axis("w", 0) == spelt
+    assert solved.prune()[1].passed
+
+
+RANGED = """ranged (float[2,5] x) => (float[2,3] y) {
+        a = MatMul(x, w)
+        b = %s(a)
+        y = com.microsoft.DynamicQuantizeMatMul(b, v, step)
+    }"""
+
+
+@pytest.mark.parametrize("between, spelt", [("Relu", "8"), ("Sigmoid", "8!")])
+def test_what_is_not_zero_stays_in_the_range_that_a_product_takes(between: str, spelt: str, tmp_path: Path) -> None:
+    model = model_of(RANGED % between, {"w": (5, 8)})
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 3), np.int8), "v"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32([0.1]), "step"))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    solved = Solved(loaded, couple(loaded.twin))
+    assert solved.axis("w", 1) == spelt
     assert solved.prune()[1].passed
