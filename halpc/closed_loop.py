@@ -116,9 +116,10 @@ def select_and_measure(job: Job) -> None:
     aim, rounds = AIM, job.options.rounds if not job.rounds else AGAIN_ROUNDS
     for number in range(1, rounds + 1):
         job.progress("select", number, rounds)
-        if not _aimed(job, aim):
+        share = _aimed(job, aim)
+        if share is None:
             break
-        found = _round(job, number)
+        found = _measure(job, (), share)
         if found.sure and (found.share >= CLOSE or _whole(job)):
             break
         if not found.decided:
@@ -126,8 +127,8 @@ def select_and_measure(job: Job) -> None:
     _take_best(job)
 
 
-def _aimed(job: Job, aim: float) -> bool:
-    """A new choice that is expected to use `aim` of the limit; False where none is worth measuring.
+def _aimed(job: Job, aim: float) -> float | None:
+    """Make a new choice that should use `aim` of the limit; the share it is expected to, None if none is worth measuring.
 
     Of those expected to come within `TOLERANCE` of it, that of most value; else the one expected to come closest.
 
@@ -135,18 +136,18 @@ def _aimed(job: Job, aim: float) -> bool:
         InfeasibleError: no choice of widths fits, and none was measured that does.
     """
     if not job.trials:
-        _choose(job, {"latency": aim * _limits(job)["latency"]})
+        limit = _limits(job)["latency"]
+        _choose(job, {"latency": aim * limit})
         _slim(job)
-        return True
+        return job.costs["latency"].at(job.selection.widths) / limit
     found = list(_candidates(job, aim))
     if not found:
-        return False
+        return None
     inside = [guess for guess in found if guess.off(aim) <= TOLERANCE]
     best = max(inside, key=lambda g: g.selection.value) if inside else min(found, key=lambda g: g.off(aim))
     job.selection = best.selection
-    _correct(job, best.share * best.limit_ms)
     _slim(job)
-    return True
+    return best.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,6 @@ class _Guess:
 
     selection: Selection
     share: float
-    limit_ms: float
 
     def off(self, aim: float) -> float:
         return abs(math.log(self.share / aim))
@@ -180,7 +180,7 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
             except InfeasibleError as error:
                 refused = error
                 break
-            guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths), limit)
+            guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths))
             if _widths(job) not in job.trials and guess.selection.value > least:
                 given = True
                 yield guess
@@ -200,24 +200,12 @@ def _starts(trials: Sequence[Trial], aim: float) -> list[Trial]:
 
 
 def _correct(job: Job, ms: float) -> None:
-    """Scale the latency model to what the choice took, or is expected to."""
+    """Scale the latency model to what the choice took, or was expected to."""
     job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, ms)
 
 
-def _round(job: Job, number: int) -> Evidence:
-    """Measure the choice until the noise no longer matters."""
-    predicted = job.costs["latency"].at(job.selection.widths)
-    found = _measure(job, ())
-    job.rounds.append({"predicted_ms": predicted, **found.as_json()})
-    log.info(
-        "round %d: predicted %s, measured %s of %s, noise %.2f %%", number,
-        *map(spell_ms, (predicted, found.measured_ms, found.limit_ms)), 100 * found.noise,
-    )  # fmt: skip
-    return found
-
-
-def _measure(job: Job, pairs: Sequence[Pair]) -> Evidence:
-    """Baseline and slim model interleaved, again and again, on top of `pairs`; the trial is kept."""
+def _measure(job: Job, pairs: Sequence[Pair], predicted: float) -> Evidence:
+    """Baseline and slim model interleaved, on top of `pairs`, until the noise no longer matters; the trial is kept."""
     budget = job.options.budget("latency")
     assert budget is not None
     taken, calls, deadline = list(pairs), 0, time.monotonic() + PATIENCE_S
@@ -229,7 +217,12 @@ def _measure(job: Job, pairs: Sequence[Pair]) -> Evidence:
         if calls >= LEAST_CALLS and (found.decided or len(taken) >= MOST_CALLS or time.monotonic() > deadline):
             break
     job.timings = pooled([p[0] for p in taken]), pooled([p[1] for p in taken])
-    job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found)
+    job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found, predicted)
+    job.rounds.append({"predicted_ms": predicted * found.limit_ms, **found.as_json()})
+    log.info(
+        "measurement %d: predicted %s, measured %s of %s, noise %.2f %%", len(job.rounds),
+        *map(spell_ms, (predicted * found.limit_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
+    )  # fmt: skip
     return found
 
 
@@ -300,14 +293,14 @@ def judge(job: Job) -> None:
     """
     if job.profiler is None:
         return
-    known: tuple[Pair, ...] = job.trials[_widths(job)].pairs
+    trial = job.trials[_widths(job)]
+    known = trial.pairs
     if job.deployed is not None and job.deployed is not job.slim:
         job.small = as_measured(job, job.deployed)
         known = ()
-    predicted = job.costs["latency"].at(job.selection.widths)
-    found = job.evidence = _measure(job, known)
+    found = job.evidence = _measure(job, known, trial.predicted)
     job.limits["latency"] = found.limit_ms
-    job.rounds.append({"predicted_ms": predicted, **found.as_json()})
+    _correct(job, trial.predicted * found.limit_ms)
     if found.met and not (found.sure or _whole(job)):
         job.note(
             f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"

@@ -87,11 +87,12 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A choice of widths, and everything that was measured of it."""
+    """A choice of widths, everything that was measured of it, and its latency over the limit as predicted before."""
 
     selection: Selection
     pairs: tuple[Pair, ...]
     evidence: Evidence
+    predicted: float
 
 
 def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:

@@ -207,6 +207,7 @@ def test_processor_time_tells_an_interrupted_median_from_a_slow_one() -> None:
 @pytest.mark.parametrize("noise, close", [(0.0, 0.9), (0.02, 0.8), (0.05, 0.7), (0.1, 0.4), (0.2, 0.0)])
 def test_runs_that_end_met_and_close_at_every_level_of_noise(prepared: Job, noise: float, close: float) -> None:
     found = judged(prepared, noise, 100)
+    print(f"noise {noise:.0%}:", ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
     assert found["met"] == 1
     assert found["false"] == 0
     assert found["close"] >= close

@@ -31,7 +31,7 @@ def model(scale: float = 1.0, power: float = 1.0) -> CostModel:
 def trial(widths: Mapping[str, int], share: float, noise: float = 0.001) -> Trial:
     chosen = Selection(widths, 0.0, {}, math.inf, {}, "", (), "joint", 0.0)
     low, high = share * math.exp(-noise), share * math.exp(noise)
-    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high))
+    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high), 1.0)
 
 
 def narrowed(**widths: int) -> dict[str, int]:
