@@ -43,6 +43,7 @@ SECONDS = 0.25  # of interleaved measuring per call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
 STARTS, TRIES = 2, 3  # measured choices to start from, and selections from each, until one is expected to fit
+THOUGHT_S = 5.0  # after which no more choices are compared
 NEAR = 0.1  # a choice this close to the budget is changed, not chosen anew
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
@@ -128,7 +129,7 @@ def select_and_measure(job: Job) -> None:
 
 
 def _aimed(job: Job, aim: float) -> float | None:
-    """Make a new choice that should use `aim` of the limit; the share it is expected to, None if none is worth measuring.
+    """Make a new choice that should use `aim` of the limit; the share expected, None if none is worth measuring.
 
     Of those expected to come within `TOLERANCE` of it, that of most value; else the one expected to come closest.
 
@@ -168,6 +169,7 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
     measured of all choices says that the new one would miss the aim.
     """
     trials, given, refused = list(job.trials.values()), False, None
+    deadline = time.monotonic() + THOUGHT_S
     least = max((t.selection.value for t in trials if t.evidence.sure), default=-math.inf)
     for start in _starts(trials, aim):
         job.selection, limit = start.selection, start.evidence.limit_ms
@@ -175,6 +177,8 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
         near = start.selection.widths if abs(math.log(start.evidence.share)) < NEAR else None
         target = aim * limit
         for _ in range(TRIES):
+            if given and time.monotonic() > deadline:
+                return
             try:
                 _choose(job, {"latency": target}, near)
             except InfeasibleError as error:
@@ -205,7 +209,12 @@ def _correct(job: Job, ms: float) -> None:
 
 
 def _measure(job: Job, pairs: Sequence[Pair], predicted: float) -> Evidence:
-    """Baseline and slim model interleaved, on top of `pairs`, until the noise no longer matters; the trial is kept."""
+    """Baseline and slim model interleaved, until the noise no longer matters; the trial is kept.
+
+    Args:
+        pairs: what was measured before; where it says that the budget is met, a few more that agree are enough.
+        predicted: latency over the limit.
+    """
     budget = job.options.budget("latency")
     assert budget is not None
     taken, calls, deadline = list(pairs), 0, time.monotonic() + PATIENCE_S
@@ -214,7 +223,8 @@ def _measure(job: Job, pairs: Sequence[Pair], predicted: float) -> Evidence:
         taken.append((before, after))
         calls += 1
         found = weigh(taken, budget, job.options.percentile)
-        if calls >= LEAST_CALLS and (found.decided or len(taken) >= MOST_CALLS or time.monotonic() > deadline):
+        enough = found.decided or (found.sure and bool(pairs)) or len(taken) >= MOST_CALLS
+        if calls >= LEAST_CALLS and (enough or time.monotonic() > deadline):
             break
     job.timings = pooled([p[0] for p in taken]), pooled([p[1] for p in taken])
     job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found, predicted)
