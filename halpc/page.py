@@ -34,7 +34,8 @@ def render(report: Report) -> str:
             (str(i), *(spell_ms(r[k]) for k in ("limit_ms", "predicted_ms", "measured_ms")))
             for i, r in enumerate(report.rounds, 1)
         ]
-        parts += ["<h2>Closed loop</h2>", _table(("round", "limit", "predicted", "measured"), rows)]
+        columns = ("round", "limit", "predicted", "measured")
+        parts += [f"<h2>Closed loop: {report.latency_name}</h2>", _table(columns, rows)]
     parts += ["<h2>Groups</h2>", _groups(report.groups)]
     parts += ["<h2>Stays whole</h2>", _table(("group", "why"), report.pinned.items())]
     parts += [
@@ -47,7 +48,7 @@ def render(report: Report) -> str:
 def _figures(report: Report) -> Iterable[tuple[str, str, str]]:
     before, after = report.baseline, report.result
     if before.latency_ms is not None and after.latency_ms is not None:
-        yield "latency", spell_ms(before.latency_ms), spell_ms(after.latency_ms)
+        yield report.latency_name, spell_ms(before.latency_ms), spell_ms(after.latency_ms)
     yield "MACs", spell_count(before.macs), spell_count(after.macs)
     yield "parameters", spell_count(before.params), spell_count(after.params)
     yield "peak memory", spell_bytes(before.peak_memory), spell_bytes(after.peak_memory)
@@ -63,7 +64,7 @@ def _certainty(report: Report) -> Iterable[tuple[str, str]]:
         yield "price paid, λ", ", ".join(spell_price(r, p) for r, p in report.prices.items()) + " (importance)"
     yield "slim against masked original", f"{report.verification['max_relative_error']:.2e} relative"
     if report.predicted_latency_ms is not None:
-        yield "predicted latency", spell_ms(report.predicted_latency_ms)
+        yield f"predicted {report.latency_name}", spell_ms(report.predicted_latency_ms)
     yield "profiler", str(report.profiler.get("regime") or report.profiler.get("backend"))
     for note in report.notes:
         yield "note", note

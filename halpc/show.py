@@ -68,7 +68,7 @@ def show_report(report: Report, out: Path | None) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     if before.latency_ms and after.latency_ms:
         table.add_row(
-            "latency",
+            report.latency_name,
             spell_ms(before.latency_ms),
             spell_ms(after.latency_ms),
             f"{before.latency_ms / after.latency_ms:.2f}x faster",
@@ -167,7 +167,8 @@ def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
     result = report.result
     found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params,
              "peak-memory": result.peak_memory}.get(resource)  # fmt: skip
-    line = f"budget      {resource} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
+    name = report.latency_name if resource == "latency" else resource
+    line = f"budget      {name} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
     if found is None:
         return line
     return f"{line}: {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"

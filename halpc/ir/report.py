@@ -137,6 +137,12 @@ class Report:
     notes: tuple[str, ...] = ()
     precision: str = "fp32"
 
+    @property
+    def latency_name(self) -> str:
+        """`latency` where it is the median, else with the percentile that was measured."""
+        percentile = self.profiler.get("percentile", 50.0)
+        return "latency" if percentile == 50 else f"latency p{percentile:g}"
+
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}

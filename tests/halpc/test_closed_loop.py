@@ -39,6 +39,18 @@ def test_a_latency_budget_is_measured_and_the_second_one_measures_no_kernels(net
     assert json.loads((again / "report.json").read_text())["profiler"]["measured_now"] == 0
 
 
+def test_a_percentile_is_what_is_measured_and_said(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = network.parent / "p95"
+    code = main(
+        ["compile", str(network), "-o", str(out), "--profiler", "onnxruntime", "--latency", "60%", "--percentile", "95"]
+    )
+    report = json.loads((out / "report.json").read_text())
+    assert code == (0 if report["result"]["latency_ms"] <= report["budget"]["latency"]["limit"] else 7)
+    assert report["profiler"]["percentile"] == 95
+    assert "latency p95 60% = " in capsys.readouterr().out
+    assert "latency p95" in (out / "report.html").read_text()
+
+
 def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path) -> None:
     table = network.parent / "table.jsonl"
     assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
