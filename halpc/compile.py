@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -178,6 +179,10 @@ def _recover(job: Job) -> None:
 
     mode = job.options.recover
     job.recovery = recover(original, job.slim, job.plan.keep, job.calibration, mode=mode, progress=progress)
+    layers = job.recovery.layers
+    if layers and all(layer.action == "skipped" for layer in layers):
+        why = Counter(layer.reason for layer in layers).most_common(1)[0][0]
+        job.note(f"nothing was recovered, and accuracy may be lost: {why}")
 
 
 def _verify(job: Job) -> None:

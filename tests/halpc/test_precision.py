@@ -127,6 +127,14 @@ def test_a_model_that_came_quantised_is_not_called_fp32_in_silence(
     assert "the model came as int8" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_a_model_that_cannot_be_recovered_says_so(network: Path, form: QuantFormat) -> None:
+    code, out = compiled(quantised(network, form), "int8", "--macs", "70%", *data(network))
+    notes = json.loads((out / "report.json").read_text())["notes"]
+    assert code == 0
+    assert any("nothing was recovered" in n and "QLinear" in n for n in notes) == (form is QuantFormat.QOperator)
+
+
 def test_results_alone_are_on_stdout(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compiled(network, "bf16", "--macs", "60%", "--json")[0] == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "bf16"
