@@ -13,6 +13,14 @@ from passes.couple import couple
 from passes.load import load
 from tests.passes.patterns import Solved, model_of, solve
 
+
+def solved_of(model: onnx.ModelProto, folder: Path) -> Solved:
+    """Loaded and coupled."""
+    onnx.save(model, folder / "model.onnx")
+    loaded = load(folder / "model.onnx")
+    return Solved(loaded, couple(loaded.twin))
+
+
 SUMMED = """summed (float[1,3,4,4] x) => (float[1,1,4,4] y)
     <float step = {0.05}, int8 written = {3}, int8 read = {%d}, int64[1] channels = {1}> {
         a = Conv(x, w)
@@ -42,8 +50,29 @@ def test_what_is_not_zero_stays_in_the_range_that_a_product_takes(between: str, 
     model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 3), np.int8), "v"))
     model.graph.initializer.append(numpy_helper.from_array(np.float32([0.1]), "step"))
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    onnx.save(model, tmp_path / "model.onnx")
-    loaded = load(tmp_path / "model.onnx")
-    solved = Solved(loaded, couple(loaded.twin))
+    solved = solved_of(model, tmp_path)
     assert solved.axis("w", 1) == spelt
+    assert solved.prune()[1].passed
+
+
+BIASED = """biased (float[1,3,4,4] x) => (float[1,1,4,4] y)
+    <float step = {0.05}, int8 point = {0}, int64[1] channels = {1}, int64[1] eight = {8}, float most = {50}> {
+        u = Conv(x, u_w)
+        s = %s(u)
+        f = Reshape(s, eight)
+        m = Mul(f, most)
+        bias = Cast<to=6>(m)
+        q = QuantizeLinear(x, step, point)
+        c = QLinearConv(q, step, point, k, step, point, step, point, bias)
+        d = DequantizeLinear(c, step, point)
+        y = ReduceSum(d, channels)
+    }"""
+
+
+@pytest.mark.parametrize("between, spelt", [("Relu", "8"), ("Sigmoid", "8!")])
+def test_a_computed_bias_that_is_not_zero_pins_in_a_sum(between: str, spelt: str, tmp_path: Path) -> None:
+    model = model_of(BIASED % between, {"u_w": (8, 3, 4, 4)})
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 3, 1, 1), np.int8), "k"))
+    solved = solved_of(model, tmp_path)
+    assert solved.axis("k", 0) == spelt
     assert solved.prune()[1].passed

@@ -37,6 +37,7 @@ PRODUCTS: list[Row] = [
 
 NORMALISATIONS: list[Row] = [
     row("BatchNormalization", "f2,6,4 w6 w6 w6 w6", "a,b,c b b b b -> a,b,c"),
+    row("BatchNormalization", "f2,6,4 w6 f6 w6 w6", "a,b,c b b b b -> a,b,c"),
     row("BatchNormalization", "f2,6,4 w6 w6 w6 w6", "!,!,! ! ! ! ! -> !,!,! ! ! ! !", outputs=5, opset=13),
     row("BatchNormalization", "f2,6,4 w6 w6 w6 w6", "!,!,! ! ! ! ! -> !,!,! ! !", outputs=3, training_mode=1),
     row("InstanceNormalization", "f2,6,4 w6 w6", "a,b,! b b -> a,b,!"),
