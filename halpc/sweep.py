@@ -47,6 +47,7 @@ class Point:
             "result": asdict(r.result),
             "importance_kept": r.importance_kept,
             "gap": r.gap,
+            "prices": dict(r.prices),
         }
 
 

@@ -36,6 +36,8 @@ def test_less_is_kept_at_tighter_budgets_and_each_is_met(network: Path) -> None:
     kept = [p["importance_kept"] for p in points]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > kept[-1]
+    prices = [p["prices"]["macs"] for p in points]
+    assert prices == sorted(prices)
 
 
 def test_the_model_as_it_came_is_evaluated_once(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
