@@ -31,6 +31,7 @@ KINDS = {
     "u": TensorProto.UINT64,
 }
 Literal = NDArray[Any]
+SEPARATE = 100  # between the numbers of quantised operands and of the floats behind them
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,12 @@ class Bench:
         if kind in QUANTISED:
             scale = self.weight(f"s{index}", np.float32(0.02))
             point = self.weight(f"z{index}", np.array(3, QUANTISED[kind]))
-            data = self.operand(index + 100, f"f{word[1:]}", [], zero)
+            data = self.operand(index + SEPARATE, f"f{word[1:]}", [], zero)
             return self.add("QuantizeLinear", [data, scale, point], [name])
         if kind != "f":
             self.inputs.append(helper.make_tensor_value_info(name, KINDS[kind], shape))
             return name
-        zero = zero and index != self.moved
+        zero = zero and index % SEPARATE != self.moved
         scaled = self.add("Mul", ["scale", self.weight(f"w{index}", values)], [name if zero else f"{name}_scaled"])
         return scaled if zero else self.add("Add", [scaled, self.weight(f"c{index}", np.float32([0.25]))], [name])
 

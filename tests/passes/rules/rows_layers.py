@@ -51,5 +51,9 @@ ROWS: list[Row] = [
     row("GRU", "f3,2,6 w1,9,6 w1,9,3", "!,!,a 1,!·b,a 1,!·b,b -> !,1,!,b", hidden_size=3),
     row("GRU", "f3,2,6 w1,9,6 w1,9,3 w1,18", GRU, hidden_size=3, linear_before_reset=1),
     row("RNN", "f3,2,6 w1,3,6 w1,3,3 w1,6", "!,!,a 1,b,a 1,b,b 1,!·b -> !,1,!,b", hidden_size=3),
+    row("GRU", "f3,2,6 w1,9,6 w1,9,3 f1,18", "!,!,a 1,!·b,a 1,!·b,b 1,!·b -> !,1,!,b", hidden_size=3),
+    row("GRU", "f3,2,6 w1,9,6 w1,9,3 _ _ f1,2,3", "!,!,a 1,!·b,a 1,!·b,b 1,!,b -> !,1,!,b", hidden_size=3),
+    row("LSTM", "f3,2,6 w1,12,6 w1,12,3 _ _ _ f1,2,3", "!,!,a 1,!·b,a 1,!·b,b 1,!,b -> !,1,!,b", hidden_size=3),
+    row("RNN", "f3,2,6 w1,3,6 w1,3,3", "!,!,a 1,b,a 1,b,b -> !,1,!,b", hidden_size=3, activations=["Sigmoid"]),
     row("ReverseSequence", "f3,2,6 #", "!,!,a -> !,!,a", i64([2, 3])),
 ]

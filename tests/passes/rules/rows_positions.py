@@ -15,6 +15,8 @@ ROWS: list[Row] = [
     row("Gather", "f5,6 #", "a,b·c -> a,c·b", i64([0, 2, 4, 1, 3, 5]), axis=1),
     row("Gather", "f5,6 #", "a,b+c+d -> a,d+b", i64([4, 5, 0, 1]), axis=-1),
     row("Gather", "f5,6 #", "a,! -> a,b", i64([5, 0, 3, 1, 4, 2]), axis=1),
+    row("Gather", "f5,6 #", "a,!+b+c -> a,b·d", i64([1, 1, 2, 2]), axis=1),
+    row("Gather", "f5,6 #", "a,!+b+c -> a,d·b", i64([1, 2, 1, 2]), axis=1),
     row("Gather", "w5,6 i2,3", "!,a !,! -> !,!,a"),
     row("GatherElements", "f4,6 i4,2", "!,! !,! -> !,!", axis=1),
     row("GatherND", "f4,5,6 #", "!,a,b -> !,a,b", i64([[1], [3]])),

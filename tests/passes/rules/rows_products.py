@@ -48,6 +48,12 @@ NORMALISATIONS: list[Row] = [
     row("LRN", "f2,6,4,4", "a,!,b,c -> a,!,b,c", size=3),
     row("RMSNormalization", "f2,5,6 w6", "a,b,! ! -> a,b,!", opset=23),
     row(MICROSOFT + "SkipLayerNormalization", "f2,5,6 f2,5,6 w6 w6 w6", "a,b,! a,b,! ! ! ! -> a,b,!"),
+    row(
+        MICROSOFT + "SkipLayerNormalization",
+        "f2,5,6 f2,5,6 w6 w6",
+        "a,b,! a,b,! ! ! -> a,b,! a,b,1 a,b,1 a,b,!",
+        outputs=4,
+    ),
     row(MICROSOFT + "SkipSimplifiedLayerNormalization", "f2,5,6 f2,5,6 w6", "a,b,! a,b,! ! -> a,b,!"),
 ]
 

@@ -9,7 +9,7 @@ from tests.passes.rules.row import Row, row
 
 f32, i8, u8 = np.float32, np.int8, np.uint8
 MICROSOFT = "com.microsoft::"
-S, Z, Z3, U3 = f32(0.02), i8(0), i8(3), u8(3)
+S, Z, Z3, U0, U3 = f32(0.02), i8(0), i8(3), u8(0), u8(3)
 FIVE = f32([0.1, 0.2, 0.3, 0.4, 0.5])
 FOUR_POINTS = i8([1, 2, 3, 4])
 
@@ -49,6 +49,8 @@ PRODUCTS: list[Row] = [
     row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64,
         N=8, bits=4,
         block_size=16),
+    row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4 #", "a,b,! c,! -> a,b,c", np.full((8, 4, 8), 77, u8),
+        np.full(16, 0x88, u8), K=64, N=8, bits=4, block_size=16),
 ]  # fmt: skip
 
 ENTRYWISE: list[Row] = [
@@ -61,6 +63,14 @@ ENTRYWISE: list[Row] = [
         kernel_shape=[2, 2]),
     row(MICROSOFT + "QLinearAdd", "u2,5,6 # # u5,6 # # # #", "a,b,c b,c -> a,b,c", S, u8(3), S, u8(3), S, u8(9)),
     row(MICROSOFT + "QLinearMul", "u2,5,6 # # u5,1 # # # #", "a,b,c b,1 -> a,b,c", S, u8(3), S, u8(3), S, u8(9)),
+    row(MICROSOFT + "QLinearSigmoid", "u2,5,6 # # # #", "a,b,c -> a,b,c", S, U3, S, U0),
+    Row(MICROSOFT + "QLinearSoftmax", "u2,5,6 # # # #", "a,!,! -> a,!,!", (S, U3, S, U0),
+        attributes={"axis": 1, "opset": 12}),
+    row(MICROSOFT + "QLinearGlobalAveragePool", "u2,5,5,6 # # # #", "a,!,!,b -> a,1,1,b", S, U3, S, U0,
+        channels_last=1),
+    row(MICROSOFT + "QLinearAdd", "u2,5,6 # # u2,5,6 # # # #", "a,b,c a,b,c -> a,b,c", S, U3, S, U3, S, U0),
+    row(MICROSOFT + "QLinearAdd", "u2,5,6 # # u5,6 # # # #", "a,b,c b,c -> a,b,c", S, U3, S, U3, S, U0),
+    row(MICROSOFT + "QLinearConcat", "# # u2,6 # # u3,6 # #", "a,b c,b -> a+c,b", S, U0, S, U3, S, U3, axis=0),
     row(MICROSOFT + "QLinearConcat", "# # u2,5 # # u2,3 # #", "a,b a,c -> a,b+c", S, u8(9), S, u8(3), S, u8(3), axis=1),
 ]  # fmt: skip
 

@@ -65,19 +65,26 @@ def test_slicing_equals_zeroing(row: Row, zero: bool, weighed: bool, tmp_path: P
     compare(*couple_bench(row, tmp_path, zero=zero, weighed=weighed))
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2])
-@pytest.mark.parametrize("row", [row for row in ROWS if row.runs and row.operands.count("f") > 1], ids=name_of)
+def data_of(row: Row) -> list[int]:
+    """Places of the operands that are computed."""
+    return [place for place, word in enumerate(row.operands.split()) if word[0] in "fqu"]
+
+
+SEVERAL = [(row, place) for row in ROWS if row.runs and len(data_of(row)) > 1 for place in data_of(row)]
+
+
+@pytest.mark.parametrize("row, moved", SEVERAL, ids=[f"{name_of(row)}-{place}" for row, place in SEVERAL])
 def test_slicing_equals_zeroing_where_one_operand_is_not_zero(row: Row, moved: int, tmp_path: Path) -> None:
-    if moved < len(row.operands.split()) and row.operands.split()[moved].startswith("f"):
-        compare(*couple_bench(row, tmp_path, zero=True, weighed=False, moved=moved))
+    compare(*couple_bench(row, tmp_path, zero=True, weighed=False, moved=moved))
 
 
 def compare(model: Model, coupling: Coupling) -> None:
-    """Slim against masked, at random widths."""
-    plan = plan_for(model, coupling, random_masks(coupling, np.random.default_rng(0)))
-    pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
-    onnx.checker.check_model(pruned, full_check=True)
-    verify(model, coupling, plan, pruned, seeds=1)
+    """Slim against masked, at random widths: twice, since one choice may be right by accident."""
+    for seed in range(2):
+        plan = plan_for(model, coupling, random_masks(coupling, np.random.default_rng(seed)))
+        pruned = gs.export_onnx(slim(model, coupling, plan), do_type_check=False)
+        onnx.checker.check_model(pruned, full_check=True)
+        verify(model, coupling, plan, pruned, seeds=1)
 
 
 @pytest.mark.parametrize("type_", OPAQUE)
