@@ -35,6 +35,7 @@ class AtPrecision:
         self.inner = inner
         self.precision = precision
         self._known: dict[str, onnx.ModelProto] = {}
+        self._processor = inner.device.kind == "cpu"
 
     @property
     def device(self) -> Device:
@@ -43,7 +44,9 @@ class AtPrecision:
 
     def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
         """Kernel times at the precision; see `Profiler.kernels`. What goes in and out has it, too: no cast is timed."""
-        small = [cast_for_timing(model, self.precision, keep_io_types=False) for model in models]
+        small = [
+            cast_for_timing(model, self.precision, keep_io_types=False, processor=self._processor) for model in models
+        ]
         return self.inner.kernels(small, repetitions=repetitions)
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
@@ -68,7 +71,7 @@ class AtPrecision:
     def _cast(self, model: Model) -> onnx.ModelProto:
         whole = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model))
         key = hashlib.sha256(whole.SerializeToString(deterministic=True)).hexdigest()
-        found = self._known.pop(key, None) or cast_for_timing(whole, self.precision)
+        found = self._known.pop(key, None) or cast_for_timing(whole, self.precision, processor=self._processor)
         self._known[key] = found
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
@@ -153,7 +156,14 @@ def deployed(job: Job, model: onnx.ModelProto) -> onnx.ModelProto:
     if precision in ("int8", "fp8") and job.calibration is None and precision_of(model) != precision:
         raise UsageError(f"--precision {precision} needs --calibration inputs for its ranges")
     batches = [] if job.calibration is None else list(islice(job.calibration.batches(SAMPLES), BATCHES))
-    return cast(model, precision, inputs=batches)
+    return cast(model, precision, inputs=batches, processor=_on_processor(job))
+
+
+def _on_processor(job: Job) -> bool:
+    """Whether the model will run on one: what measures does, or what was named would."""
+    if job.profiler is not None:
+        return bool(job.profiler.device.kind == "cpu")
+    return job.options.profiler in ("onnxruntime", "openvino") and job.options.provider == "cpu"
 
 
 def as_measured(job: Job, model: onnx.ModelProto) -> onnx.ModelProto:

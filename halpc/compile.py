@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary
-from halpc.casting import NATIVE, as_measured, check_table, deployed, say_what_came, say_what_runs
+from halpc.casting import NATIVE, check_table, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
@@ -106,11 +106,8 @@ def _load(job: Job) -> None:
     if options.evaluate is not None:
         job.labelled = load_labelled(options.evaluate, whole)
     say_what_came(job, whole)
-    cast_whole = deployed(job, whole)
-    if cast_whole is whole:
-        job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
-    else:
-        job.baseline = as_measured(job, cast_whole)
+    deployed(job, whole)  # what cannot be converted is refused here; what measures converts as its device wants it
+    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
 
 
 def _couple(job: Job) -> None:

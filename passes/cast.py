@@ -6,7 +6,11 @@ property of the model that is handed to them:
     fp32, tf32   the graph as it is; TF32 is the runtime's choice within float32
     fp16         `onnxruntime.transformers.float16`
     bf16         the same conversion, its float16 retyped as bfloat16 from the original weights; opset 22
-    int8, fp8    `onnxruntime.quantization`: static, symmetric Q/DQ, weights per channel, ranges from inputs
+    int8, fp8    `onnxruntime.quantization`: static Q/DQ, weights symmetric per channel, ranges from inputs
+
+Where activations are quantised is a matter of who runs them. TensorRT wants symmetric int8 before what consumes it.
+Processors' kernels multiply uint8 by int8, and fuse only what is quantised on all sides: every operator that can be,
+biases as int32.
 
 Requires: a float32 model, or one that already has the precision (it passes through unchanged).
 Ensures: initializer names survive, except that a quantised weight `w` becomes `w_quantized` with its scale.
@@ -65,13 +69,21 @@ _OPSET = {
 Inputs = Sequence[Mapping[str, NDArray[Any]]]
 
 
-def cast(model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io_types: bool = True) -> onnx.ModelProto:
+def cast(
+    model: onnx.ModelProto,
+    precision: str,
+    *,
+    inputs: Inputs = (),
+    keep_io_types: bool = True,
+    processor: bool = False,
+) -> onnx.ModelProto:
     """A copy of `model` at `precision`.
 
     Args:
         precision: one of `PRECISIONS`.
         inputs: calibration inputs, for int8 and fp8; each maps every graph input to an array of its shape.
         keep_io_types: whether graph inputs and outputs stay float32 (fp16 and bf16; Q/DQ models always do).
+        processor: int8 as processors' runtimes take it, in place of TensorRT.
 
     Raises:
         UsageError: no such precision.
@@ -92,11 +104,16 @@ def cast(model: onnx.ModelProto, precision: str, *, inputs: Inputs = (), keep_io
         return _to_fp16(model, keep_io_types)
     if precision == "bf16":
         return _to_bf16(model, keep_io_types)
-    return _quantised(model, precision, inputs)
+    return _quantised(model, precision, inputs, processor)
 
 
 def cast_for_timing(
-    model: onnx.ModelProto, precision: str, *, seed: int = 0, keep_io_types: bool = True
+    model: onnx.ModelProto,
+    precision: str,
+    *,
+    seed: int = 0,
+    keep_io_types: bool = True,
+    processor: bool = False,
 ) -> onnx.ModelProto:
     """`cast` for a stop-watch: calibration inputs, where needed, are random, since ranges cost no time.
 
@@ -108,7 +125,7 @@ def cast_for_timing(
             return _at_opset(model, precision)
         rng = np.random.default_rng(seed)
         inputs = [{name: _random(rng, shape, kind) for name, shape, kind in _inputs_of(model)} for _ in range(2)]
-    return cast(model, precision, inputs=inputs, keep_io_types=keep_io_types)
+    return cast(model, precision, inputs=inputs, keep_io_types=keep_io_types, processor=processor)
 
 
 def precision_of(model: onnx.ModelProto) -> str:
@@ -228,8 +245,8 @@ class _Reader(CalibrationDataReader):
         self._next = iter(self._inputs)
 
 
-def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs) -> onnx.ModelProto:
-    """Static Q/DQ at weighted layers and residual adds; biases stay float32, which TensorRT demands."""
+def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs, processor: bool) -> onnx.ModelProto:
+    """Static Q/DQ, at weighted layers and residual adds or, for processors, wherever onnxruntime can."""
     _check_inputs(model, precision, inputs)
     source = _at_opset(model, precision)
     nodes = _nodes_to_quantise(source)
@@ -237,6 +254,7 @@ def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs) -> onnx.M
         raise ModelError(
             f"nothing in the model can be made {precision}: it has no {', '.join(_WEIGHTED)} with weights."
         )
+    everywhere = processor and precision == "int8"
     kind = QuantType.QInt8 if precision == "int8" else QuantType.QFLOAT8E4M3FN
     method = CalibrationMethod.MinMax if precision == "int8" else CalibrationMethod.Distribution
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -249,12 +267,12 @@ def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs) -> onnx.M
                 _Reader(inputs),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=kind,
+                activation_type=QuantType.QUInt8 if everywhere else kind,
                 weight_type=kind,
                 calibrate_method=method,
-                nodes_to_quantize=nodes,
-                op_types_to_quantize=[*_WEIGHTED, "Add"],
-                extra_options=_options(),
+                nodes_to_quantize=None if everywhere else nodes,
+                op_types_to_quantize=None if everywhere else [*_WEIGHTED, "Add"],
+                extra_options={"WeightSymmetric": True} if everywhere else _options(),
             )
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
             raise ModelError(f"onnxruntime cannot quantise the model to {precision}: {error}.") from error

@@ -108,6 +108,24 @@ def test_what_is_profiled_and_compared_has_the_precision(network: Path, monkeypa
     assert set(seen) == {"fp16"}
 
 
+def test_int8_on_a_processor_runs_in_int8_kernels(network: Path) -> None:
+    code, out = compiled(network, "int8", "--latency", "95%", *data(network))
+    report = json.loads((out / "report.json").read_text())
+    assert code in (0, 7)
+    assert report["profiler"]["kernels"] == {"int8": 4}
+    assert 0 < report["verification"]["conversion_error"] < 0.2
+    assert not any("run in int8 kernels" in note for note in report["notes"])
+
+
+def test_int8_for_tensorrt_is_symmetric_and_for_processors_it_is_uint8(network: Path) -> None:
+    inputs = [{"x": np.load(network.parent / "calibration.npz")["x"][:1]}]
+    for processor, kinds in ((False, {onnx.TensorProto.INT8}), (True, {onnx.TensorProto.UINT8})):
+        found = cast(onnx.load(network), "int8", inputs=inputs, processor=processor)
+        known = {t.name: t for t in found.graph.initializer}
+        zeros = [known[n.input[2]] for n in found.graph.node if n.op_type == "QuantizeLinear" and n.input[2] in known]
+        assert {zero.data_type for zero in zeros} == kinds
+
+
 def test_the_report_says_in_which_kernels_the_model_runs(network: Path) -> None:
     code, out = compiled(network, "fp16", "--latency", "95%", "--no-recover")
     report = json.loads((out / "report.json").read_text())
