@@ -108,10 +108,21 @@ def test_what_is_profiled_and_compared_has_the_precision(network: Path, monkeypa
     assert set(seen) == {"fp16"}
 
 
+@pytest.fixture
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End to end, a model takes as many nanoseconds as its file has bytes: never slower for having been pruned."""
+
+    def compare(self: OnnxRuntimeProfiler, models: list[onnx.ModelProto], **options: Any) -> list[Timing]:
+        return [Timing(np.full(8, proto.ByteSize() / 1e6), "pretended", 4) for proto in models]
+
+    monkeypatch.setattr(OnnxRuntimeProfiler, "compare", compare)
+
+
+@pytest.mark.usefixtures("_quiet")
 def test_int8_on_a_processor_runs_in_int8_kernels(network: Path) -> None:
     code, out = compiled(network, "int8", "--latency", "95%", *data(network))
+    assert code == 0
     report = json.loads((out / "report.json").read_text())
-    assert code in (0, 7)
     assert report["profiler"]["kernels"] == {"int8": 4}
     assert 0 < report["verification"]["conversion_error"] < 0.2
     assert not any("run in int8 kernels" in note for note in report["notes"])
@@ -126,10 +137,11 @@ def test_int8_for_tensorrt_is_symmetric_and_for_processors_it_is_uint8(network: 
         assert {zero.data_type for zero in zeros} == kinds
 
 
+@pytest.mark.usefixtures("_quiet")
 def test_the_report_says_in_which_kernels_the_model_runs(network: Path) -> None:
     code, out = compiled(network, "fp16", "--latency", "95%", "--no-recover")
+    assert code == 0
     report = json.loads((out / "report.json").read_text())
-    assert code in (0, 7)
     assert report["precision"] == "fp16"
     assert sum(report["profiler"]["kernels"].values()) == 4
     fp16 = report["profiler"]["kernels"].get("fp16", 0)
