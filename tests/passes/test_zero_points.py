@@ -76,3 +76,41 @@ def test_a_computed_bias_that_is_not_zero_pins_in_a_sum(between: str, spelt: str
     solved = solved_of(model, tmp_path)
     assert solved.axis("k", 0) == spelt
     assert solved.prune()[1].passed
+
+
+MEASURED = """measured (float[2,5] x) => (float[2,3] y) {
+        a = MatMul(x, w)
+        b = %s(a)
+        q, step, point = DynamicQuantizeLinear(b)
+        m = MatMulInteger(q, v, point)
+        f = Cast<to=1>(m)
+        y = Mul(f, step)
+    }"""
+
+
+@pytest.mark.parametrize("between, spelt", [("Relu", "8"), ("Sigmoid", "8!")])
+def test_what_is_not_zero_stays_in_a_range_that_is_measured(between: str, spelt: str, tmp_path: Path) -> None:
+    model = model_of(MEASURED % between, {"w": (5, 8)})
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((8, 3), np.int8), "v"))
+    solved = solved_of(model, tmp_path)
+    assert solved.axis("w", 1) == spelt
+    assert solved.prune()[1].passed
+
+
+ATTENDED = """attended (float[1,5,6] x) => (float[1,5,8] y) {
+        a = MatMul(x, q_w)
+        b = MatMul(x, k_w)
+        q = %s(a)
+        k = %s(b)
+        v = MatMul(x, v_w)
+        y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v)
+    }"""
+
+
+@pytest.mark.parametrize("between, pinned", [("Relu", False), ("Sigmoid", True)])
+def test_attention_sums_over_dims_that_are_zero_only(between: str, pinned: bool, tmp_path: Path) -> None:
+    """A removed dim of queries and keys that is the same everywhere would be lost in Softmax: only the pin shows."""
+    weights = {"q_w": (6, 8), "k_w": (6, 8), "v_w": (6, 8)}
+    solved = solve(tmp_path, ATTENDED % (between, between), weights, opset=23)
+    assert ("attention sums" in solved.pin("q_w", 1)) == pinned
+    assert solved.prune()[1].passed
