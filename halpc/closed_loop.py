@@ -35,14 +35,15 @@ from profilers import profiler_for
 log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
-CLOSE = 0.97  # a result whose interval reaches this share of the limit is not improved any further
+CLOSE = 0.97  # a result that surely met the limit and uses this share of it is not improved any further
 AIM = 0.98  # share of the limit that is selected for, so that noise does not carry the last measurement over it
+LOW_AIM = 0.975  # the same after a miss that was not the latency model's alone
 LEAST_AIM = 0.85  # at least that, however noisy
 MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
 SECONDS = 0.25  # of interleaved measuring per call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
-STARTS, TRIES = 2, 3  # measured choices to start from, and selections from each, until one is expected to fit
+STARTS, TRIES = 2, 6  # measured choices to start from, and selections from each, until one is expected to fit
 THOUGHT_S = 5.0  # after which no more choices are compared
 NEAR = 0.1  # a choice this close to the budget is changed, not chosen anew
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
@@ -124,7 +125,10 @@ def select_and_measure(job: Job) -> None:
         if found.sure and (found.share >= CLOSE or _whole(job)):
             break
         if not found.decided:
-            aim = max(LEAST_AIM, min(aim, math.exp(-MARGIN * found.noise)))
+            aim = min(aim, math.exp(-MARGIN * found.noise))
+        if not found.met and number > 1:
+            aim = min(aim, LOW_AIM)
+        aim = max(LEAST_AIM, aim)
     _take_best(job)
 
 
@@ -175,7 +179,7 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
         job.selection, limit = start.selection, start.evidence.limit_ms
         _correct(job, start.evidence.share * limit)
         near = start.selection.widths if abs(math.log(start.evidence.share)) < NEAR else None
-        target = aim * limit
+        target, low, high = aim * limit, 0.0, math.inf
         for _ in range(TRIES):
             if given and time.monotonic() > deadline:
                 return
@@ -188,9 +192,10 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
             if _widths(job) not in job.trials and guess.selection.value > least:
                 given = True
                 yield guess
-            if guess.off(aim) <= TOLERANCE:
-                break
-            target *= aim / guess.share
+                if guess.off(aim) <= TOLERANCE:
+                    break
+            low, high = (target, high) if guess.share < aim else (low, target)
+            target = math.sqrt(low * high) if low > 0 and high < math.inf else target * aim / guess.share
     if refused is not None and not given and not any(t.evidence.met for t in trials):
         raise refused
 
