@@ -259,6 +259,17 @@ def test_a_width_read_at_run_time_stays_the_originals(tmp_path: Path) -> None:
     assert it.prune(sizes=DYNAMIC)[1].passed
 
 
+def test_a_width_read_together_with_a_dynamic_size_stays_the_originals(tmp_path: Path) -> None:
+    """Batch and channels come out of one Gather, which no constant replaces."""
+    text = """g (float[N,3,6,6] x) => (float[N,2,6,6] y)
+        <int64[2] two = {0,1}, int64[2] sides = {6,6}, float[1,1,1,1] one = {1}> {
+        a = Conv(x, w) s = Shape(a) both = Gather(s, two) t = Concat<axis=0>(both, sides)
+        e = Expand(one, t) m = Mul(a, e) y = Conv(m, v) }"""
+    it = solve(tmp_path, text, {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})
+    assert it.axis("w", 0) == "8"
+    assert it.prune(sizes=DYNAMIC)[1].passed
+
+
 def test_a_width_is_read_of_a_tensor_that_nobody_else_needs(tmp_path: Path) -> None:
     text = """g (float[N,3,6,6] x) => (float[N,2,6,6] y) {
         a = Conv(x, w) r = Relu(a) n = Size(r) f = Cast<to=1>(n) d = Div(a, f) y = Conv(d, v) }"""

@@ -143,3 +143,24 @@ def test_the_slim_model_passes_the_checker_and_the_shapes_it_declares_are_right(
     loaded, coupling = network
     proto = proto_of(slim(loaded, coupling, plan_for(loaded, coupling, halves(coupling))), loaded.header)
     onnx.checker.check_model(proto, full_check=True)
+
+
+SHARED = """shared (float[1,3,4,4] x) => (float[1,2,16] y, float[1,8,16] z) <int64[3] target = {1,8,16}> {
+        a = Conv(x, w)
+        f = Reshape(a, target)
+        y = Conv(f, v)
+        b = Conv(x, u)
+        z = Reshape(b, target)
+    }"""
+SHARED_WEIGHTS = {"w": (8, 3, 1, 1), "v": (2, 8, 1), "u": (8, 3, 1, 1)}
+
+
+def test_a_target_that_two_reshapes_share_becomes_two(tmp_path: Path) -> None:
+    """One of them loses channels, the other gives them out."""
+    onnx.save(model_of(SHARED, SHARED_WEIGHTS), tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    coupling = couple(loaded.twin)
+    plan = plan_for(loaded, coupling, halves(coupling))
+    assert set(plan.keep) == {"w", "v"}
+    small = proto_of(slim(loaded, coupling, plan), loaded.header)
+    assert verify(loaded, coupling, plan, small).passed
