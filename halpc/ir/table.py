@@ -30,7 +30,7 @@ from halpc.ir.tablefile import append_lines, as_line, header_record, read_header
 
 log = logging.getLogger(__name__)
 
-_LEAST_MS = 1e-7  # what is written is rounded to it; nothing takes no time
+_LEAST_MS = 1e-7  # of a network, rounded to it; a kernel may have no time of its own where a runtime leaves it out
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ def _sample(record: Mapping[str, object]) -> Sample:
     if not isinstance(widths, list):
         raise ValueError(f"widths are {widths!r}")
     sizes = tuple(int(_number(w, "a width", least=0)) for w in widths)
-    return Sample(sizes, _number(record["ms"], "ms", least=_LEAST_MS), int(_number(record["runs"], "runs", least=1)))
+    return Sample(sizes, _number(record["ms"], "ms", least=0), int(_number(record["runs"], "runs", least=1)))
 
 
 def _structure(record: Mapping[str, object]) -> tuple[LayerTime, ...]:

@@ -90,7 +90,6 @@ def test_an_unfinished_header_is_written_again(tmp_path: Path, kept: int) -> Non
         "not json",
         '{"kernel": "x", "widths": [64], "ms": -1.0, "runs": 1}',
         '{"kernel": "x", "widths": [64], "ms": NaN, "runs": 1}',
-        '{"kernel": "x", "widths": [64], "ms": 0, "runs": 1}',
         '{"network": "m", "widths": {}, "ms": 0.0, "layers": {}, "runs": 1}',
         '{"kernel": "x", "widths": [64], "ms": "fast", "runs": 1}',
         '{"kernel": "x", "widths": 64, "ms": 1.0, "runs": 1}',
@@ -107,6 +106,12 @@ def test_damage_inside_is_refused_with_the_line(tmp_path: Path, line: str) -> No
     path.write_text("\n".join([*lines[:4], line, *lines[4:]]) + "\n")
     with pytest.raises(TableError, match=r"t\.jsonl, line 5: .*damaged.*profile anew"):
         LatencyTable.load(path, DEVICE)
+
+
+def test_a_kernel_that_a_runtime_leaves_out_takes_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    LatencyTable(DEVICE, path).append(CONV, [Sample((64, 64), 0.0)])
+    assert LatencyTable.load(path, DEVICE).lookup(CONV)[64, 64].ms == 0
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
