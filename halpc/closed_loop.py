@@ -3,8 +3,8 @@
 A budget given as a share is a share of the baseline as measured in the same interleaved runs. A pair of models is
 measured until the interval of its latency is narrow beside the distance to the budget (`halpc/evidence.py`). After a
 miss, on either side, the latency model is trusted for differences only: the choice that came closest is changed a
-little, to what all measurements together let expect (`halpc/expectation.py`); where the noise stays wider than the
-distance, the next choice aims as much lower. What counts in the end is one more measurement of what is written.
+little, to what all measurements together let expect (`halpc/expectation.py`), as close to the limit as expectations and
+noise have shown to pay. What counts in the end is one more measurement of what is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from halpc.casting import NATIVE, AtPrecision, as_measured
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
-from halpc.expectation import expected
+from halpc.expectation import best_aim, expected
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job, Widths
@@ -36,10 +36,8 @@ log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 CLOSE = 0.97  # a result that surely met the limit and uses this share of it is not improved any further
-AIM = 0.98  # share of the limit that is selected for, so that noise does not carry the last measurement over it
-LOW_AIM = 0.975  # the same after a miss that was not the latency model's alone
-LEAST_AIM = 0.85  # at least that, however noisy
-MARGIN = 1.25  # how many times the noise that is left is kept away from the limit
+AIM = 0.98  # share of the limit that is selected for first
+HIGHEST_AIM = 0.99  # and later, at most
 SECONDS = 0.25  # of interleaved measuring per call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
@@ -115,20 +113,15 @@ def select_and_measure(job: Job) -> None:
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _take_best(job)
         return
-    aim, rounds = AIM, job.options.rounds if not job.rounds else AGAIN_ROUNDS
+    rounds = job.options.rounds if not job.rounds else AGAIN_ROUNDS
     for number in range(1, rounds + 1):
         job.progress("select", number, rounds)
-        share = _aimed(job, aim)
+        share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else AIM)
         if share is None:
             break
         found = _measure(job, (), share)
         if found.sure and (found.share >= CLOSE or _whole(job)):
             break
-        if not found.decided:
-            aim = min(aim, math.exp(-MARGIN * found.noise))
-        if not found.met and number > 1:
-            aim = min(aim, LOW_AIM)
-        aim = max(LEAST_AIM, aim)
     _take_best(job)
 
 

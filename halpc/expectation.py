@@ -14,13 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from scipy.stats import norm
 
-from halpc.evidence import Trial
+from halpc.evidence import FINE, Trial
 from halpc.ir.cost import CostModel
 
 SPREAD: Final = 0.04  # how far choices are off the latency model, each in its own way
 REACH: Final = 0.3  # the share of the time that has changed over which errors are forgotten (to 1/e)
 DEVIATIONS: Final = 2.33  # of a normal distribution, in half an interval at 98 %
+USUAL, PRIOR = 0.015, 2  # how far choices are off what was expected of them, and how many trials that is worth
+NOTHING: Final = 0.8  # share of the limit that a choice is taken to use where none is sure to meet it; the lowest aim
 
 
 def expected(cost: CostModel, trials: Sequence[Trial], widths: Mapping[str, int]) -> float:
@@ -43,3 +46,27 @@ def expected(cost: CostModel, trials: Sequence[Trial], widths: Mapping[str, int]
     system[count, count] = 0.0
     weights = np.linalg.solve(system, np.append(like[:count, count], 1.0))[:count]
     return cost.at(widths) * math.exp(float(weights @ errors))
+
+
+def best_aim(trials: Sequence[Trial], most: float, calls: int) -> float:
+    """The share of the limit to select for next, so that what surely meets it gains most on average.
+
+    A choice will be off what is expected of it, its measurement is noisy, and its whole interval has to lie within the
+    limit: aiming high often gains nothing, aiming low little. The gain is over the best choice that surely met it.
+
+    Args:
+        trials: at least one; the first was predicted by the latency model alone and says nothing of expectations.
+        most: the highest aim.
+        calls: that the next choice may be measured for.
+
+    Source: Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", Journal of
+    Global Optimization 13 (1998): expected improvement.
+    """
+    left = [t.evidence.noise * math.sqrt(min(len(t.pairs) / calls, 1.0)) for t in trials]
+    half = max(FINE, min(float(np.median(left)), 0.1))
+    missed = [math.log(t.evidence.share / t.predicted) for t in trials[1:]]
+    off = math.sqrt((PRIOR * USUAL**2 + sum(each**2 for each in missed)) / (PRIOR + len(missed)))
+    best = max((t.evidence.share for t in trials if t.evidence.sure), default=NOTHING)
+    aims = np.linspace(NOTHING, most, 200)
+    sure = norm.cdf((-half - np.log(aims)) / math.hypot(off, half / DEVIATIONS))
+    return float(aims[np.argmax(sure * (aims - best))])

@@ -128,7 +128,7 @@ def test_on_a_noisy_machine_no_met_is_silently_false(prepared: Job) -> None:
 def test_noise_beyond_what_measuring_longer_mends_is_said(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_loop, "LEAST_CALLS", 2)  # an interval from two calls is wide
     monkeypatch.setattr(closed_loop, "MOST_CALLS", 2)
-    monkeypatch.setattr(closed_loop, "LEAST_AIM", 0.98)
+    monkeypatch.setattr(closed_loop, "best_aim", lambda *_: 0.98)
     once = prepared.at(replace(prepared.options, rounds=2))
     runs = [outcome(once, NoisyDevice(0.1, seed=seed)) for seed in range(6)]
     said = [noted(job) for job, _ in runs if closed_loop.status(job) == "met"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from halpc.evidence import Evidence, Trial
-from halpc.expectation import expected
+from halpc.expectation import best_aim, expected
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Leaf
 from halpc.ir.problem import Charge, Selection
@@ -28,10 +29,10 @@ def model(scale: float = 1.0, power: float = 1.0) -> CostModel:
     return CostModel("latency", "ms", 0.5, charges, scale=scale, power=power)
 
 
-def trial(widths: Mapping[str, int], share: float, noise: float = 0.001) -> Trial:
+def trial(widths: Mapping[str, int], share: float, noise: float = 0.001, predicted: float = 1.0) -> Trial:
     chosen = Selection(widths, 0.0, {}, math.inf, {}, "", (), "joint", 0.0)
     low, high = share * math.exp(-noise), share * math.exp(noise)
-    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high), 1.0)
+    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high), predicted)
 
 
 def narrowed(**widths: int) -> dict[str, int]:
@@ -102,3 +103,37 @@ def test_it_errs_less_than_the_last_measurement_alone() -> None:
         ours.append(math.log(expected(cost, tried, there) / truth(there)))
         last.append(math.log(expected(cost, tried[-1:], there) / truth(there)))
     assert np.std(ours) < 0.8 * np.std(last)
+
+
+CALLS = 40
+
+
+def test_the_aim_is_above_what_surely_met_the_limit_and_lower_the_less_is_known() -> None:
+    missed = trial(FULL, 1.05)
+    noisy, off = trial(FULL, 1.05, 0.03), trial(FULL, 1.04, predicted=0.98)
+    quiet = best_aim([missed], 0.99, CALLS)
+    assert quiet < 0.99
+    assert best_aim([noisy], 0.99, CALLS) <= quiet
+    assert best_aim([missed, off], 0.99, CALLS) < quiet
+    assert best_aim([missed, trial(FULL, 0.98, predicted=0.98)], 0.99, CALLS) > quiet  # expectations hold
+    for share in (0.9, 0.95, 0.97):
+        assert best_aim([missed, trial(FULL, share, predicted=share)], 0.99, CALLS) > share
+
+
+@pytest.mark.parametrize("best", [None, 0.9, 0.96])
+def test_no_other_aim_gains_more_on_average(best: float | None) -> None:
+    """Against draws: what the choice takes, what is measured of it, and whether all of the interval is within."""
+    noise, predicted = 0.01, [1.0, 0.98, 0.97]
+    tried = [trial(FULL, s * (best or 1.02), noise, p) for s, p in zip((1.0, 1.03, 1.05), predicted, strict=True)]
+    misses = [math.log(t.evidence.share / t.predicted) for t in tried[1:]]
+    off = math.sqrt((2 * 0.015**2 + sum(m * m for m in misses)) / (2 + len(misses)))
+    held = max((t.evidence.share for t in tried if t.evidence.sure), default=0.8)
+    rng = np.random.default_rng(0)
+    miss = rng.normal(0, off, 200_000) + rng.normal(0, noise / 2.33, 200_000)
+
+    def gain(aim: float) -> float:
+        return float(np.mean(aim * np.exp(miss) * math.exp(noise) <= 1)) * (aim - held)
+
+    full = [replace(t, pairs=(None,) * CALLS) for t in tried]  # measured for as long as may be
+    found = best_aim(full, 0.99, CALLS)
+    assert gain(found) >= 0.99 * max(gain(aim) for aim in np.linspace(0.8, 0.99, 96))
