@@ -30,6 +30,7 @@ from passes.proto import fits, proto_of
 from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
+from passes.verification.sizing import impossible
 from passes.weights import array_of, dtype_name, put
 
 Outputs = list[NDArray[Any]]
@@ -183,7 +184,7 @@ def _reference(
     random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
     runs: list[_Run] = []
     floats: set[str] = set()
-    for feeds in [*random, *map(dict, inputs), *_resized(session, model)]:
+    for feeds in [*random, *map(dict, inputs), *_resized(session, original, model)]:
         try:
             values = session.run([*names, *inner], feeds)
         except Exception as error:  # likewise
@@ -199,13 +200,16 @@ def _reference(
     return runs, [cut for cut in cuts if cut.tensor in floats]
 
 
-def _resized(session: ort.InferenceSession, model: Model) -> list[Values]:
+def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Model) -> list[Values]:
     """Random inputs at other sizes of the dynamic axes, those that the model itself takes."""
     if not any(model.dynamic.values()):
         return []
     found = []
     for step in (USUAL_STEPS[0], ODD_STEPS[0]):
-        feeds = random_feeds(session, varied(model.graph, model.shapes, model.dynamic, *step))
+        sizes = varied(model.graph, model.shapes, model.dynamic, *step)
+        if impossible(original, model.shapes, sizes):
+            continue
+        feeds = random_feeds(session, sizes)
         with contextlib.suppress(Exception):  # onnxruntime raises its own untyped family: the model takes other sizes
             session.run(None, feeds)
             found.append(feeds)
