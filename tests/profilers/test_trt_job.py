@@ -164,8 +164,10 @@ def test_the_process_ends_with_the_last_reference(tmp_path: Path) -> None:
 
 
 PARENT = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from profilers import trt_job
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without
 
 folder, command = pathlib.Path(sys.argv[1]), tuple(sys.argv[2:])
 process = trt_job.Child(command)
