@@ -135,7 +135,8 @@ class Timing:
     @property
     def undisturbed_ms(self) -> float:
         """The fastest run as it would be on a quiet machine; what latency models are fitted to."""
-        return self.min_ms if self.busy_ms is None else min(self.min_ms, float(np.min(self.busy_ms)))
+        busy = 0.0 if self.busy_ms is None else float(np.min(self.busy_ms))
+        return min(self.min_ms, busy) if busy > 0 else self.min_ms  # a clock too coarse for the run says 0
 
     @property
     def median_ms(self) -> float:
