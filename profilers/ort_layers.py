@@ -2,15 +2,16 @@
 
 onnxruntime fuses, renames and reorders. The optimised model that it can save keeps enough names: a fused
 node is called after an output (`relu1_nchwc`) or a node (`mul/QuickGeluFusion/`) of the original. From
-there the original graph is walked backwards, up to what earlier layers have already computed; whatever is
-passed on the way was fused into this layer.
+there the original graph is walked backwards, up to what other layers compute, earlier ones or later ones; whatever is
+passed on the way was fused into this layer. The walk ends where only a tensor's shape or type is read: with fixed
+shapes that is a constant, and what computes the tensor may run much later.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -19,6 +20,7 @@ from halpc.ir.latency import LayerTime
 from profilers.ort_events import LEAST_MS, REORDERS, NodeTimes
 
 _NCHWC = "_nchwc"
+_VALUES_READ = {"Shape": 0, "Size": 0, "CastLike": 1}  # how many inputs an operator reads the values of, where not all
 _INSERTED = re.compile(r"^InsertedPrecisionFreeCast_|_token_\d+(_out\d+)?$|/duplicated$|_nchwc$")
 _MOVES = REORDERS | {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Identity"}
 # fmt: off
@@ -134,8 +136,14 @@ class _Original:
         mains = [i for i, op in enumerate(ops) if executed.endswith(op) and op not in _EPILOGUES]
         return mains[-1] if mains else 0
 
-    def upstream(self, tensors: Iterable[str], claimed: set[str]) -> Iterator[str]:
-        """Names of the nodes that compute `tensors`, as far as nobody has claimed them; claims them."""
+    def upstream(self, tensors: Iterable[str], claimed: set[str], elsewhere: Container[str]) -> Iterator[str]:
+        """Names of the nodes that compute `tensors`, as far as nobody has claimed them; claims them.
+
+        Args:
+            tensors: what a layer produces.
+            claimed: nodes that have a layer.
+            elsewhere: tensors that other layers produce.
+        """
         stack = list(tensors)
         while stack:
             node = self.producer.get(stack.pop())
@@ -143,7 +151,8 @@ class _Original:
                 continue
             claimed.add(name)
             yield name
-            stack.extend(name for name in node.input if name)
+            values = node.input[: _VALUES_READ.get(node.op_type)]
+            stack.extend(name for name in values if name and name not in elsewhere)
 
 
 def map_layers(
@@ -164,16 +173,18 @@ def map_layers(
     executed = _executed(optimised)
     carried: dict[str, str] = {name: name for name in source.inputs}
     claimed: set[str] = set()
-    clusters: list[list[str]] = []
     layers = []
     for time in times:
         node = executed.get((time.name, time.op, time.occurrence))
         outputs = source.anchors(node, carried) if node is not None else []
         if node is not None and outputs:
             carried.update({name: outputs[min(i, len(outputs) - 1)] for i, name in enumerate(node.output)})
-        clusters.append(sorted(source.upstream(outputs, claimed), key=source.position.__getitem__))
         own_ms = max(time.time_ms - overhead_ms, LEAST_MS)
         layers.append(LayerTime(time.name, time.op, tuple(outputs), own_ms))
+    produced = {name for layer in layers for name in layer.outputs}
+    clusters = [
+        sorted(source.upstream(layer.outputs, claimed, produced), key=source.position.__getitem__) for layer in layers
+    ]
     source.give_epilogues(clusters, [layer.op for layer in layers])
     return tuple(
         dataclasses.replace(layer, nodes=tuple(nodes), outputs=source.results(nodes) or layer.outputs)

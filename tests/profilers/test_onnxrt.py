@@ -15,7 +15,8 @@ from halpc.ir.profiler import ASIDE
 from profilers import ort_device
 from profilers.feeds import random_array
 from profilers.onnxrt import OnnxRuntimeProfiler
-from profilers.ort_layers import plain_name
+from profilers.ort_events import NodeTimes
+from profilers.ort_layers import map_layers, plain_name
 
 RESIDUAL = """
 <ir_version: 9, opset_import: ["": 17]>
@@ -135,6 +136,65 @@ def test_a_layer_that_the_runtime_added_names_the_tensor_it_moves(profiler: Onnx
 def test_without_fusion_every_node_is_its_own_layer() -> None:
     layers = OnnxRuntimeProfiler(optimisation="disable").layers(with_weights(RESIDUAL), repetitions=2)
     assert [layer.nodes for layer in layers] == [(node.name,) for node in with_weights(RESIDUAL).graph.node]
+
+
+def test_what_reads_a_shape_or_a_type_and_runs_first_contains_nothing_of_what_computes_the_tensor() -> None:
+    before = onnx.parser.parse_model("""
+<ir_version: 9, opset_import: ["": 17]>
+unfolded (float[1,3,8,8] x) => (float[1,3,8,8] y) <float[3,3,1,1] w, float[1] one>
+{
+  [conv] a = Conv (x, w)
+  [relu] b = Relu (a)
+  [like] c = CastLike (one, b)
+  [sizes] d = Shape (b)
+  [wide] e = Expand (c, d)
+  [product] f = Mul (b, e)
+  [sum] y = Add (f, e)
+}
+""")
+    after = onnx.parser.parse_model("""
+<ir_version: 9, opset_import: ["": 17]>
+executed (float[1,3,8,8] x) => (float[1,3,8,8] y) <float[3,3,1,1] w, float[1] one, int64[4] sizes>
+{
+  [wide] e = Expand (one, sizes)
+  [fused] b = Conv (x, w)
+  [product] f = Mul (b, e)
+  [sum] y = Add (f, e)
+}
+""")
+    times = [NodeTimes(node.name, node.op_type, 0, np.ones(1)) for node in after.graph.node]
+    contained = {layer.name: layer.nodes for layer in map_layers(before, after, times)}
+    assert contained == {
+        "wide": ("like", "sizes", "wide"),
+        "fused": ("conv", "relu"),
+        "product": ("product",),
+        "sum": ("sum",),
+    }
+
+
+def test_what_another_layer_computes_later_is_that_layers() -> None:
+    before = onnx.parser.parse_model("""
+<ir_version: 9, opset_import: ["": 17]>
+two (float[1,3,8,8] x) => (float[1,3,8,8] y)
+{
+  [first] a = Relu (x)
+  [second] b = Neg (a)
+  [third] c = Exp (b)
+  [sum] y = Add (c, b)
+}
+""")
+    after = onnx.parser.parse_model("""
+<ir_version: 9, opset_import: ["": 17]>
+executed (float[1,3,8,8] x) => (float[1,3,8,8] y)
+{
+  [odd] c = Exp (x)
+  [second] b = Neg (x)
+  [sum] y = Add (c, b)
+}
+""")
+    times = [NodeTimes(node.name, node.op_type, 0, np.ones(1)) for node in after.graph.node]
+    contained = {layer.name: layer.nodes for layer in map_layers(before, after, times)}
+    assert contained == {"odd": ("third",), "second": ("first", "second"), "sum": ("sum",)}
 
 
 def test_nodes_without_names_go_by_their_first_output(profiler: OnnxRuntimeProfiler) -> None:
