@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +18,6 @@ from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model, Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Job
-from halpc.options import Options
 from halpc.units import spell_ms
 from passes.cast import cast, cast_for_timing, precision_of
 from passes.proto import static_proto
@@ -83,20 +84,25 @@ def at_precision(profiler: Profiler, precision: str) -> Profiler:
     return profiler if precision in NATIVE else AtPrecision(profiler, precision)
 
 
-def check_table(options: Options) -> None:
-    """That a table accepted from another device is of the precision asked for: that is no matter of the device.
+def backend_of(job: Job) -> Any:
+    """What measures, below any conversion to a precision; None where nothing does."""
+    return getattr(job.profiler, "inner", job.profiler)
+
+
+def accepted_table(path: Path, precision: str) -> LatencyTable:
+    """A table of whatever device, at the precision asked for: that is no matter of the device.
 
     Raises:
-        TableError: it is not, or it cannot be read.
+        TableError: it is of another precision, or it cannot be read.
     """
-    if options.table is None or not options.accept_foreign_table or options.budget("latency") is None:
-        return
-    found = LatencyTable.load(options.table).device.precision
-    if found != options.precision:
+    table = LatencyTable.load(path)
+    found = table.device.precision
+    if found != precision:
         raise TableError(
-            f"{options.table}: was measured at {found}, and this compile is at {options.precision}: profile with"
-            f" --precision {options.precision} on the device, or compile with --precision {found}"
+            f"{path}: was measured at {found}, and this compile is at {precision}: profile with"
+            f" --precision {precision} on the device, or compile with --precision {found}"
         )
+    return table
 
 
 def say_what_came(job: Job, model: onnx.ModelProto) -> None:
@@ -112,7 +118,7 @@ def say_what_runs(job: Job) -> None:
     On processors, whose runtimes widen what they have no kernels for; an engine's build says it for GPUs.
     """
     precision = job.options.precision
-    inner = getattr(job.profiler, "inner", job.profiler)
+    inner = backend_of(job)
     if inner is None or inner.device.kind != "cpu" or not hasattr(inner, "precisions"):
         return
     found = inner.precisions(as_measured(job, job.deployed))

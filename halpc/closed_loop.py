@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from halpc.casting import NATIVE, AtPrecision, as_measured
+from halpc.casting import NATIVE, AtPrecision, accepted_table, as_measured
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
 from halpc.expectation import best_aim, expected
@@ -49,20 +49,18 @@ AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 def profile_latency(job: Job) -> None:
     """The latency model, from the table on disk and from what is still missing in it."""
-    table = open_table(job)
-    if job.profiler is not None:  # a model that the runtime cannot run is refused before anything costs time
-        job.profiler.compare([job.baseline], seconds=0.0)
+    assert job.table is not None
     profiled = profile(
-        job.model, job.coupling, table, job.profiler, grid=job.options.align or GRID, progress=job.progress
+        job.model, job.coupling, job.table, job.profiler, grid=job.options.align or GRID, progress=job.progress
     )
-    job.profile_stats = profile_stats(table, profiled)
+    job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:
         baseline = job.profiler.compare([job.baseline], seconds=2 * SECONDS)[0]
         job.costs["latency"] = profiled.cost.corrected({}, baseline.percentile_ms(job.options.percentile))
 
 
-def open_table(job: Job) -> LatencyTable:
+def open_table(job: Job) -> None:
     """The table to use and to grow, and the profiler that grows it; a table of another device has none.
 
     Raises:
@@ -71,9 +69,10 @@ def open_table(job: Job) -> LatencyTable:
     """
     options = job.options
     if options.table is not None and options.accept_foreign_table:
-        table = LatencyTable.load(options.table)
-        job.note(f"latency is predicted from {options.table}, taken on {table.device.name}; nothing was measured here")
-        return table
+        job.table = accepted_table(options.table, options.precision)
+        name = job.table.device.name
+        job.note(f"latency is predicted from {options.table}, taken on {name}; nothing was measured here")
+        return
     chosen = profiler_for(
         options.profiler, threads=options.threads, precision=options.precision, provider=options.provider
     )
@@ -82,7 +81,8 @@ def open_table(job: Job) -> LatencyTable:
     if options.profiler == "auto":
         why = "".join(f"; {reason}" for reason in chosen.passed_over)
         job.note(f"--profiler auto: {chosen.backend} was used{why}")
-    return LatencyTable.open(options.table or cache_path(job.profiler.device, os.environ), job.profiler.device)
+    path = options.table or cache_path(job.profiler.device, os.environ)
+    job.table = LatencyTable.open(path, job.profiler.device)
 
 
 def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:

@@ -46,20 +46,23 @@ def sweep(args: argparse.Namespace) -> int:
         raise UsageError("sweep: give one list of budgets (--latency 90%,75%,60%) or --points N")
     resource = given[0] if given else "latency"
     texts = getattr(args, resource).split(",") if given else shares(args.points)
+    budgets = tuple(dict.fromkeys(parse_budget(resource.replace("_", "-"), text) for text in texts))
     with progress_bar(quiet=args.quiet or args.json) as progress:
-        points = run(options_of(args, tuple(parse_budget(resource, t) for t in texts)), resource, texts, progress)
+        points = run(options_of(args, budgets), progress)
     if args.json:
         _print([p.as_json() for p in points])
-    else:
+    elif not args.quiet:
         show_sweep(points, args.output)
     return 0
 
 
 def inspect(args: argparse.Namespace) -> int:
     """Groups, what they carry, and what is pinned."""
-    from halpc.inspection import save_graph
+    from halpc.inspection import check_graph, save_graph
     from halpc.show import show_inspection
 
+    if args.graph is not None:
+        check_graph(args.graph)
     found = _inspected(args)
     if args.graph is not None:
         save_graph(found, args.graph)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary
-from halpc.casting import NATIVE, check_table, deployed, say_what_came, say_what_runs
+from halpc.casting import NATIVE, backend_of, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
@@ -24,7 +24,7 @@ from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from passes import count
-from passes.calibration import load_calibration
+from passes.calibration import check_source, load_calibration
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
@@ -35,7 +35,15 @@ from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
 from passes.recovery.uses import uses_of
 from passes.replay import in_the_files_words
-from passes.score import DATA_SCORES, combined, continued, from_channels, score_from_file, score_from_weights
+from passes.score import (
+    DATA_SCORES,
+    combined,
+    continued,
+    from_channels,
+    read_importance,
+    score_from_file,
+    score_from_weights,
+)
 from passes.vanish import vanishable
 from passes.verification.conversion import conversion_error
 from passes.verify import verify
@@ -90,12 +98,41 @@ def finish(job: Job) -> Report:
     return summary.report(job)
 
 
+def _open(job: Job) -> None:
+    """What measures, and the files that are cheap to look at: what is missing is refused before anything costs time.
+
+    Raises:
+        BackendError: the runtime that was asked for is missing.
+        InputError: a file cannot be read, or is of no kind that halpc reads.
+        UsageError: a score that needs inputs that nobody gave, or an engine that nothing here builds.
+    """
+    options = job.options
+    for path in options.importance:
+        read_importance(path)
+    if options.resume is not None:
+        read_plan(options.resume)
+    for source in (options.calibration, options.evaluate):
+        if source is not None:
+            check_source(source)
+    if options.score in DATA_SCORES and options.calibration is None:
+        raise UsageError(f"--score {options.score} looks at activations: give --calibration")
+    if options.budget("latency") is not None:
+        closed_loop.open_table(job)
+    if options.profiler.startswith("tensorrt") and not hasattr(backend_of(job), "build"):
+        raise UsageError(
+            f"--profiler {options.profiler} builds an engine where it measures, and nothing is measured here: give a"
+            " budget on --latency and no --accept-table-from-other-device, or leave --profiler out"
+        )
+
+
 def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
-    check_table(options)
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
+    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
+    if job.profiler is not None:
+        job.profiler.compare([job.baseline], seconds=0.0)  # what the runtime cannot run is refused here
     whole = proto_of(job.model.graph, job.model.header)
     if options.calibration is not None:
         job.calibration = load_calibration(
@@ -107,7 +144,6 @@ def _load(job: Job) -> None:
         job.labelled = load_labelled(options.evaluate, whole)
     say_what_came(job, whole)
     deployed(job, whole)  # what cannot be converted is refused here; what measures converts as its device wants it
-    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
 
 
 def _couple(job: Job) -> None:
@@ -135,13 +171,7 @@ def _score(job: Job) -> None:
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:
-    """Importance from the activations on the calibration inputs.
-
-    Raises:
-        UsageError: there are none.
-    """
-    if job.calibration is None:
-        raise UsageError(f"--score {kind} looks at activations: give --calibration")
+    """Importance from the activations on the calibration inputs."""
     model = proto_of(job.model.graph, job.model.header)
     sizes = {name: group.size for name, group in job.coupling.free().items()}
     uses = uses_of(model, job.coupling.axes, sizes)
@@ -224,7 +254,7 @@ def write(job: Job, report: Report, folder: Path) -> None:
 
     Raises:
         OverBudgetError: the result is slower than the input.
-        BackendError: an engine was asked for and cannot be built.
+        BackendError: the engine cannot be built.
     """
     if report.status == "slower":
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
@@ -240,21 +270,21 @@ def write(job: Job, report: Report, folder: Path) -> None:
 
 def _engine(job: Job, folder: Path) -> None:
     """`model.engine`, where the runtime builds engines."""
-    backend = getattr(job.profiler, "inner", job.profiler)
+    backend = backend_of(job)
     if hasattr(backend, "build"):
         job.engine = backend.build(job.deployed, folder / "model.engine", shapes=job.engine_shapes)
-    elif job.options.profiler.startswith("tensorrt"):
-        raise BackendError(f"--profiler {job.options.profiler}: it cannot build an engine here")
 
 
+# What there is to work on; whatever cannot be used is refused here.
+INPUTS: Stages = (("open", _open), ("load", _load))
 # What depends on the model and the device only; a second budget starts behind it.
-PREPARE: Stages = (
-    ("load", _load),
+LEARN: Stages = (
     ("couple", _couple),
     ("score", _score),
     ("profile", _profile),
     ("evaluate", _evaluate_before),
 )
+PREPARE: Stages = (*INPUTS, *LEARN)
 # What depends on the budget.
 FINISH: Stages = (
     ("select", closed_loop.select_and_measure),  # select, slim and measure, in rounds

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import networkx as nx
 
 from halpc.errors import BackendError
+from halpc.ir.frontier import Point
 
 log = logging.getLogger(__name__)
+
+COSTS: Final = {
+    "latency": ("latency_ms", "measured latency [ms]"),
+    "macs": ("macs", "MACs"),
+    "params": ("params", "parameters"),
+    "peak-memory": ("peak_memory", "peak memory [bytes]"),
+}
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -43,23 +51,27 @@ def draw_coupling(graph: nx.Graph, path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_sweep(points: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Importance kept and top-1 against cost, one dot per budget; skipped, and said, without matplotlib."""
-    done = [p for p in points if "result" in p]
+def draw_sweep(points: Sequence[Point], resource: str, path: Path) -> None:
+    """Importance kept and top-1 against cost, one dot per budget; skipped, and said, without matplotlib.
+
+    Cost is the resource, or MACs where latency was predicted and not measured.
+    """
     try:
         figure, axes = _axes(7, 4.5)
     except BackendError as error:
         log.warning("%s; no plot was drawn", error)
         return
-    cost = "latency_ms" if done and done[0]["result"]["latency_ms"] is not None else "macs"
-    x = [p["result"][cost] for p in done]
-    axes.plot(x, [100 * p["importance_kept"] for p in done], "o-", label="importance kept")
-    if done and done[0]["result"]["accuracy"] is not None:
-        axes.plot(x, [100 * p["result"]["accuracy"] for p in done], "s-", label="top-1")
+    done = [point.outcome for point in points if point.outcome is not None]
+    measured = all(found.result.latency_ms is not None for found in done)
+    cost, label = COSTS[resource if resource != "latency" or measured else "macs"]
+    x = [getattr(found.result, cost) for found in done]
+    axes.plot(x, [100 * found.importance_kept for found in done], "o-", label="importance kept")
+    if done and done[0].baseline.accuracy is not None:
+        axes.plot(x, [100 * (found.result.accuracy or 0.0) for found in done], "s-", label="top-1")
         axes.plot(
-            [done[0]["baseline"][cost]], [100 * done[0]["baseline"]["accuracy"]], "k*", label="top-1 of the original"
+            [getattr(done[0].baseline, cost)], [100 * done[0].baseline.accuracy], "k*", label="top-1 of the original"
         )
-    axes.set_xlabel("measured latency [ms]" if cost == "latency_ms" else "MACs")
+    axes.set_xlabel(label)
     axes.set_ylabel("%")
     axes.grid(alpha=0.3)
     axes.legend()

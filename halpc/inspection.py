@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 import onnx_graphsurgeon as gs
 
-from halpc.errors import UsageError
+from halpc.errors import OutputError, UsageError
 from halpc.ir.dims import leaves, spell
 from halpc.ir.groups import Coupling, Group, Member
 from halpc.ir.model import Model
@@ -22,8 +22,10 @@ from passes.coupling.members import WEIGHTED, layer_name, produced_by, weights_o
 from passes.load import load
 from passes.slim import NO_WEIGHTS
 from passes.weights import dtype_name
+from passes.write import check_place
 
 AxisKey = tuple[str, int]
+GRAPHS = (".graphml", ".dot", ".svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +256,43 @@ def _channels(found: Inspection, tensor: gs.Tensor) -> AxisKey | None:
 # ---- drawing ------------------------------------------------------------------------------------
 
 
-def save_graph(found: Inspection, path: Path) -> None:
-    """Groups and layers as a graph: GraphML, DOT, or an SVG drawn by matplotlib.
+def check_graph(path: Path) -> None:
+    """That a graph may be saved there.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: a suffix of none of `GRAPHS`.
+        OutputError: no file can be written there.
     """
+    if path.suffix not in GRAPHS:
+        raise UsageError(f"--graph {path}: expected {', '.join(GRAPHS)}")
+    check_place(path, "--graph")
+
+
+def save_graph(found: Inspection, path: Path) -> None:
+    """Groups and layers as a graph, by the path's suffix: GraphML, DOT, or an SVG drawn by matplotlib.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        _save(_layers_of_groups(found), path)
+    except OSError as error:
+        raise OutputError(f"--graph {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _save(graph: nx.Graph, path: Path) -> None:
+    if path.suffix == ".graphml":
+        nx.write_graphml(graph, path)
+    elif path.suffix == ".dot":
+        path.write_text(_dot(graph), encoding="utf-8")
+    else:
+        from halpc.draw import draw_coupling
+
+        draw_coupling(graph, path)
+
+
+def _layers_of_groups(found: Inspection) -> nx.Graph:
+    """A node per group and per layer, an edge where a layer is part of a group."""
     graph = nx.Graph()
     for row in found.rows:
         graph.add_node(
@@ -268,16 +301,7 @@ def save_graph(found: Inspection, path: Path) -> None:
         for layer in row.layers:
             graph.add_node(f"layer {layer}", kind="layer", size=0, pin="", label=layer)
             graph.add_edge(f"group {row.name}", f"layer {layer}")
-    if path.suffix == ".graphml":
-        nx.write_graphml(graph, path)
-    elif path.suffix == ".dot":
-        path.write_text(_dot(graph), encoding="utf-8")
-    elif path.suffix == ".svg":
-        from halpc.draw import draw_coupling
-
-        draw_coupling(graph, path)
-    else:
-        raise UsageError(f"--graph {path}: expected .graphml, .dot or .svg")
+    return graph
 
 
 def _dot(graph: nx.Graph) -> str:

@@ -18,6 +18,7 @@ from halpc.ir.peak import PeakModel
 from halpc.ir.plan import Plan
 from halpc.ir.problem import Selection
 from halpc.ir.saliency import Saliency
+from halpc.ir.table import LatencyTable
 from halpc.options import Options
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Job:
     calibration: Any = None
     labelled: Any = None
     profiler: Any = None
+    table: LatencyTable | None = None
     costs: dict[str, CostModel] = field(default_factory=dict)
     memory: PeakModel = None  # type: ignore[assignment]
     limits: dict[str, float] = field(default_factory=dict)

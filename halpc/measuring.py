@@ -42,21 +42,21 @@ def compare(args: argparse.Namespace) -> Comparison:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number from 0 to {LONGEST_S}")
     check_percentile(args.percentile)
     shapes = dict(parse_shape(text) for text in args.shape)
-    models = {}
+    profiler, models = _profiler(args), {}
     for path in args.models:
         model = load(path, shapes=shapes, batch=args.batch)
         models[str(path)] = static_proto(model.graph, model.shapes, model.header)
-    return bench(_profiler(args), models, seconds=args.seconds, percent=args.percentile)
+    return bench(profiler, models, seconds=args.seconds, percent=args.percentile)
 
 
 def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Measure whatever a model needs into the table file of a `profile` command; what it says of the model."""
     shapes = dict(parse_shape(text) for text in args.shape)
+    profiler = _profiler(args)
+    table = LatencyTable.open(args.output, profiler.device)
     model = load(args.model, shapes=shapes, batch=args.batch)
     frozen = produced_by(model.twin, args.freeze)
     coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)
-    profiler = _profiler(args)
-    table = LatencyTable.open(args.output, profiler.device)
     found = profile(model, coupling, table, profiler, grid=args.align or GRID, progress=progress)
     result: dict[str, Any] = {
         "table": str(args.output),

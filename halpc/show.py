@@ -24,9 +24,9 @@ from rich.text import Text
 from halpc import job
 from halpc.casting import NATIVE
 from halpc.inspection import Inspection
+from halpc.ir.frontier import Point
 from halpc.ir.latency import Comparison
 from halpc.ir.report import Report, spell_price
-from halpc.sweep import Point
 from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -197,24 +197,25 @@ def show_sweep(points: Sequence[Point], out: Path) -> None:
     for column in ("budget", "", "predicted", "measured", "speedup", "MACs left", "importance", "gap", "top-1"):
         table.add_column(column, justify="right" if column else "left")
     for point in points:
-        r = point.report
-        if r is None:
+        found = point.outcome
+        if found is None:
             table.add_row(point.budget, point.status, *[""] * 7)
             continue
-        measured, before = r.result.latency_ms, r.baseline.latency_ms
+        before, after = found.baseline, found.result
         table.add_row(
             point.budget,
             point.status,
-            spell_ms(r.predicted_latency_ms) if r.predicted_latency_ms else "",
-            spell_ms(measured) if measured else "",
-            f"{before / measured:.2f}x" if before and measured else "",
-            _share(r.result.macs, r.baseline.macs),
-            f"{r.importance_kept:.1%}",
-            "" if r.gap is None else f"{r.gap:.3%}",
-            "" if r.result.accuracy is None else f"{r.result.accuracy:.2%}",
+            spell_ms(found.predicted_latency_ms) if found.predicted_latency_ms else "",
+            spell_ms(after.latency_ms) if after.latency_ms else "",
+            f"{before.latency_ms / after.latency_ms:.2f}x" if before.latency_ms and after.latency_ms else "",
+            _share(after.macs, before.macs),
+            f"{found.importance_kept:.1%}",
+            "" if found.gap is None else f"{found.gap:.3%}",
+            "" if after.accuracy is None else f"{after.accuracy:.2%}",
         )
     OUT.print(table)
-    OUT.print(Text(f"written     {out}/sweep.json, sweep.svg, and a folder per budget"))
+    drawn = "sweep.svg, " if (out / "sweep.svg").is_file() else ""
+    OUT.print(Text(f"written     {out}/sweep.json, {drawn}and a folder per budget"))
 
 
 def show_comparison(comparison: Comparison) -> None:

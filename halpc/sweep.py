@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from halpc import summary
-from halpc.compile import PREPARE, finish, run, write
-from halpc.errors import InfeasibleError, OverBudgetError, UsageError
+from halpc.compile import INPUTS, LEARN, PREPARE, finish, run, write
+from halpc.draw import draw_sweep
+from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
+from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
 from halpc.ir.report import Report
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
@@ -23,32 +26,8 @@ log = logging.getLogger(__name__)
 
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
 RESOLUTION = 0.02  # of the share, at which the search for --max-drop stops
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One budget of a sweep and what came of it."""
-
-    budget: str
-    status: str
-    report: Report | None
-    reason: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        if self.report is None:
-            return {"budget": self.budget, "status": self.status, "reason": self.reason}
-        r = self.report
-        return {
-            "budget": self.budget,
-            "status": self.status,
-            "predicted_latency_ms": r.predicted_latency_ms,
-            "baseline": asdict(r.baseline),
-            "result": asdict(r.result),
-            "importance_kept": r.importance_kept,
-            "gap": r.gap,
-            "prices": dict(r.prices),
-        }
+READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
+ELSEWHERE = ("model", "budgets", "out", "dry_run")  # options that decide no point's result, or are told otherwise
 
 
 def shares(points: int) -> list[str]:
@@ -56,30 +35,96 @@ def shares(points: int) -> list[str]:
     return [f"{100 * s:.4g}%" for s in np.geomspace(SLOWEST, FASTEST, points)]
 
 
-def sweep(options: Options, resource: str, texts: Sequence[str], progress: Progress = silent) -> list[Point]:
-    """Compile to every budget with one profile; write each into a folder of its own, and `sweep.json` beside them.
+def sweep(options: Options, progress: Progress = silent) -> list[Point]:
+    """Compile to every one of the budgets by itself with one profile.
 
-    What is done is written before the next budget begins, so an interrupted sweep leaves a shorter one.
+    Each is written into a folder of its own, and `sweep.json` beside them before the next begins. Where that is there
+    from an earlier sweep of the same, what it finished is kept.
+
+    Args:
+        options: with budgets on one resource.
 
     Raises:
         HalpcError: before the first budget, as `compile_model` does; a budget that cannot be met is a point.
     """
-    job = Job(replace(options, budgets=(parse_budget(resource, texts[0]),)), progress)
-    points = []
+    job = Job(replace(options, budgets=options.budgets[:1]), progress)
     with staging(options.out) as folder:
-        run(job, PREPARE)
-        for text in texts:
-            points.append(_point(job, parse_budget(resource, text), options.out))
-            write_json(folder / "sweep.json", _sweep_json(options, points))
+        run(job, INPUTS)
+        asked = _asked(job)
+        done = _finished(options, asked)
+        if any(budget.text not in done for budget in options.budgets):
+            run(job, LEARN)
+        for budget in options.budgets:
+            if budget.text not in done:
+                done[budget.text] = _point(job, budget, options.out)
+            points = [done[b.text] for b in options.budgets if b.text in done]
+            write_json(folder / "sweep.json", Frontier(str(options.model), asked, points).as_json())
             publish(folder, options.out)
-        _plot(points, folder / "sweep.svg")
+        draw_sweep(points, options.budgets[0].resource, folder / "sweep.svg")
         publish(folder, options.out)
     return points
 
 
+def _asked(job: Job) -> dict[str, Any]:
+    """What decides the result of every budget: see `Frontier`."""
+    options = {name: value for name, value in asdict(job.options).items() if name not in ELSEWHERE}
+    for name in READ:
+        paths = options[name] if isinstance(options[name], tuple) else (options[name],)
+        options[name] = [_content(path) for path in paths if path is not None]
+    asked = {
+        "model": job.model.sha256,
+        "resource": job.options.budgets[0].resource,
+        "device": None if job.profiler is None else job.profiler.device.as_json(),
+        **options,
+        **{f"version of {name}": version for name, version in summary.versions().items()},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(asked, default=str))
+    return plain
+
+
+def _content(path: Path) -> str:
+    """sha256 of a file, or of a folder's files in order of name."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\n".encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _finished(options: Options, asked: dict[str, Any]) -> dict[str, Point]:
+    """Points of an earlier sweep of the same into the same folder, by budget; says what is kept, or why nothing is."""
+    path = options.out / "sweep.json"
+    if not path.exists():
+        return {}
+    try:
+        earlier = read_frontier(path)
+    except InputError as error:
+        log.warning("%s: every budget is compiled anew", error)
+        return {}
+    if differences := earlier.differences(asked):
+        log.warning("%s: is of another %s: every budget is compiled anew", path, ", ".join(differences))
+        return {}
+    wanted = {budget.text: _place(budget, options.out) for budget in options.budgets}
+    known = {p.budget: p for p in earlier.points if p.budget in wanted and _whole(p, wanted[p.budget])}
+    if known:
+        log.warning("%s: %s finished earlier and kept; remove the file to compile anew", path, ", ".join(known))
+    return known
+
+
+def _whole(point: Point, place: Path) -> bool:
+    """Whether what a point wrote is still there; `report.json` is what is moved there last."""
+    return point.status in ("infeasible", "slower") or (place / "report.json").is_file()
+
+
+def _place(budget: Budget, out: Path) -> Path:
+    return out / budget.text.replace("%", "pct").replace("/", "_")
+
+
 def _point(job: Job, budget: Budget, out: Path) -> Point:
     """One budget, from the prepared job."""
-    place = out / budget.text.replace("%", "pct").replace("/", "_")
+    place = _place(budget, out)
     own = job.at(replace(job.options, budgets=(budget,), out=place))
     try:
         report = finish(own)
@@ -90,8 +135,8 @@ def _point(job: Job, budget: Budget, out: Path) -> Point:
             write(own, report, folder)
             publish(folder, place)
     except OverBudgetError as error:
-        return Point(budget.text, "slower", report, str(error))
-    return Point(budget.text, report.status, report)
+        return Point(budget.text, "slower", Outcome.of(report), str(error))
+    return Point(budget.text, report.status, Outcome.of(report))
 
 
 def fastest_within(options: Options, resource: str, max_drop: float, progress: Progress = silent) -> Report:
@@ -136,15 +181,3 @@ def _within(job: Job, max_drop: float) -> tuple[Job, Report] | None:
     assert after is not None
     log.info("%s: top-1 %.2f%% of %.2f%%", job.options.budgets[0].text, 100 * after, 100 * before)
     return (job, report) if report.status == "met" and before - after <= max_drop else None
-
-
-def _sweep_json(options: Options, points: Sequence[Point]) -> Mapping[str, Any]:
-    return {"format": "halpc.sweep", "version": 1, "model": str(options.model), "points": [p.as_json() for p in points],
-            "versions": summary.versions()}  # fmt: skip
-
-
-def _plot(points: Sequence[Point], path: Path) -> None:
-    """Importance and accuracy against latency, where matplotlib is installed; said where it is not."""
-    from halpc.draw import draw_sweep
-
-    draw_sweep([p.as_json() for p in points], path)

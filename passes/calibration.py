@@ -153,17 +153,26 @@ def load_calibration(
     return calibrate_from(arrays, model, str(path), limit=limit)
 
 
-def load_arrays(path: Path, specs: Sequence[InputSpec]) -> Arrays:
-    """Reads named arrays from a `.npz`, a `.npy` or a folder of `.npy` files."""
-    if path.is_dir():
-        return _load_folder(path, specs)
+def check_source(path: Path) -> None:
+    """That samples may be there, without reading any.
+
+    Raises:
+        CalibrationError: nothing is there, or a file of another kind.
+    """
     if not path.exists():
         raise CalibrationError(f"{path}: no such file or folder.")
+    if not path.is_dir() and path.suffix not in (".npz", ".npy"):
+        raise CalibrationError(f"{path}: expected .npz, .npy, a folder of .npy or a folder of images.")
+
+
+def load_arrays(path: Path, specs: Sequence[InputSpec]) -> Arrays:
+    """Reads named arrays from a `.npz`, a `.npy` or a folder of `.npy` files."""
+    check_source(path)
+    if path.is_dir():
+        return _load_folder(path, specs)
     if path.suffix == ".npz":
         return _load_npz(path)
-    if path.suffix == ".npy":
-        return {_only_input(path, specs).name: _load_npy(path)}
-    raise CalibrationError(f"{path}: expected .npz, .npy, a folder of .npy or a folder of images.")
+    return {_only_input(path, specs).name: _load_npy(path)}
 
 
 def _load_npz(path: Path) -> Arrays:

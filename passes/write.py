@@ -41,6 +41,18 @@ def staging(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_place(path: Path, option: str) -> None:
+    """That a file could be written at `path`.
+
+    Raises:
+        OutputError: it is a folder, or its folder does not exist or may not be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{option} {path}: is a folder; give the name of a file in it")
+    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OutputError(f"{option} {path}: cannot be written; give a file in a folder that exists and can be written")
+
+
 def publish(folder: Path, out: Path) -> None:
     """Move every file of the scratch folder into `out`, replacing what has the same name."""
     out.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from halpc.errors import OutputError, TableError
 from halpc.ir.latency import Device, LayerTime
-from halpc.ir.tablefile import append_lines, as_line, header_record, read_header, whole_lines
+from halpc.ir.tablefile import append_lines, as_line, check_writable, header_record, read_header, whole_lines
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,15 @@ class LatencyTable:
 
     @classmethod
     def open(cls, path: Path, device: Device, *, accept_other_device: bool = False) -> LatencyTable:
-        """The table at `path`, or an empty one that will be written there."""
-        if path.exists() and path.stat().st_size:
+        """The table at `path`, or an empty one that will be written there.
+
+        Raises:
+            TableError: as `load`.
+            OutputError: there is none, and none can be written there.
+        """
+        if path.exists() and (path.is_dir() or path.stat().st_size):
             return cls.load(path, device, accept_other_device=accept_other_device)
+        check_writable(path)
         return cls(device, path)
 
     @classmethod

@@ -41,10 +41,25 @@ def append_lines(path: Path, device: Device, lines: str) -> None:
             new = os.fstat(file.fileno()).st_size == 0
             file.write(((as_line(header_record(device)) if new else "") + lines).encode())
     except OSError as error:
-        raise OutputError(
-            f"{path}: the latency table cannot be written: {error.strerror or error}."
-            " Give --table (`halpc profile`: -o) another file, or set HALPC_CACHE to a folder that can."
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def check_writable(path: Path) -> None:
+    """That a table that is not there yet may be written.
+
+    Raises:
+        OutputError: no folder can be made for it, or nothing may be written there.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
+        raise _unwritable(path, "permission denied" if there.is_dir() or there == path else f"{there} is no folder")
+
+
+def _unwritable(path: Path, why: str) -> OutputError:
+    return OutputError(
+        f"{path}: the latency table cannot be written: {why}."
+        " Give --table (`halpc profile`: -o) another file, or set HALPC_CACHE to a folder that can."
+    )
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Loaded, coupled and scored; its latency model is a third off, so that the first round misses."""
     path = saved(tmp_path_factory.mktemp("chain"), chain(WIDTHS))
     job = Job(Options(path, (parse_budget("latency", "60%"),), align=4))
-    run(job, PREPARE[:3])
+    run(job, tuple(stage for stage in PREPARE if stage[0] in ("load", "couple", "score")))
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
     job.memory = peak_memory(job.model.twin, job.coupling)

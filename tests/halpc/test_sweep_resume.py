@@ -1,0 +1,163 @@
+"""A sweep that is started again: what is finished is kept where all that decides it is the same, and only there."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import halpc.sweep
+from halpc.cli import main
+from tests.small import SHAPES, model, saved, weights
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return saved(tmp_path)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The budgets that were compiled, in order."""
+    real, texts = halpc.sweep._point, []
+
+    def counted(job: Any, budget: Any, out: Path) -> Any:
+        texts.append(budget.text)
+        return real(job, budget, out)
+
+    monkeypatch.setattr(halpc.sweep, "_point", counted)
+    return texts
+
+
+def swept(network: Path, budgets: str = "80%,50%,0.01%", *more: str) -> int:
+    out = network.parent / "sweep"
+    return main(["sweep", str(network), "--macs", budgets, "-o", str(out), *more])
+
+
+def written(network: Path) -> Any:
+    return json.loads((network.parent / "sweep" / "sweep.json").read_text())
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(
+    network: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        real, written_to = halpc.sweep.write, []
+
+        def interrupted(job: Any, report: Any, folder: Path) -> None:
+            written_to.append(folder)
+            if len(written_to) == 2:
+                raise KeyboardInterrupt
+            real(job, report, folder)
+
+        patch.setattr(halpc.sweep, "write", interrupted)
+        assert swept(network) == 130
+    first = written(network)["points"]
+    before = (network.parent / "sweep" / "80pct" / "report.json").stat().st_mtime_ns
+    compiled.clear()
+    assert swept(network) == 0
+    assert compiled == ["50%", "0.01%"]
+    assert "80% finished earlier" in caplog.text
+    points = written(network)["points"]
+    assert points[:1] == first
+    assert [p["budget"] for p in points] == ["80%", "50%", "0.01%"]
+    assert (network.parent / "sweep" / "80pct" / "report.json").stat().st_mtime_ns == before
+
+
+def test_a_finished_sweep_says_the_same_again_and_learns_nothing(
+    network: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert swept(network, "80%,0.01%", "--json") == 0
+    said, file = capsys.readouterr().out, written(network)
+    monkeypatch.setattr("halpc.compile.couple", lambda *a, **k: pytest.fail("went on"))
+    assert swept(network, "80%,0.01%", "--json") == 0
+    assert compiled == ["80%", "0.01%"]
+    assert (capsys.readouterr().out, written(network)) == (said, file)
+
+
+def test_a_budget_more_costs_that_budget_alone(network: Path, compiled: list[str]) -> None:
+    swept(network, "80%,50%")
+    swept(network, "80%,60%,50%")
+    assert compiled == ["80%", "50%", "60%"]
+    assert [p["budget"] for p in written(network)["points"]] == ["80%", "60%", "50%"]
+
+
+def test_a_budget_whose_folder_is_gone_is_compiled_again(network: Path, compiled: list[str]) -> None:
+    swept(network, "80%,50%")
+    (network.parent / "sweep" / "80pct" / "report.json").unlink()
+    swept(network, "80%,50%")
+    assert compiled == ["80%", "50%", "80%"]
+    assert (network.parent / "sweep" / "80pct" / "report.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "changed, word",
+    [
+        (("--score", "l1"), "score"),
+        (("--min-width", "4"), "min_width"),
+        (("--freeze", "net.c"), "freeze"),
+        (("--params", "80%,50%"), "resource"),
+    ],
+)
+def test_another_option_starts_anew_and_says_which(
+    network: Path, compiled: list[str], caplog: pytest.LogCaptureFixture, changed: tuple[str, ...], word: str
+) -> None:
+    out = network.parent / "sweep"
+    swept(network, "80%,50%")
+    budgets = () if word == "resource" else ("--macs", "80%,50%")
+    assert main(["sweep", str(network), *budgets, "-o", str(out), *changed]) == 0
+    assert compiled == ["80%", "50%"] * 2
+    assert f"is of another {word}: every budget is compiled anew" in caplog.text
+
+
+def test_other_weights_start_anew(network: Path, compiled: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    swept(network, "80%")
+    saved(network.parent, model(arrays=weights(SHAPES, seed=1)))
+    swept(network, "80%")
+    assert compiled == ["80%", "80%"]
+    assert "of another model" in caplog.text
+
+
+def test_other_contents_of_a_file_start_anew_and_another_name_does_not(
+    network: Path, compiled: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = network.parent / "i.npz", network.parent / "j.npz"
+    np.savez(first, **{"net.a": np.arange(16.0)})
+    second.write_bytes(first.read_bytes())
+    swept(network, "80%", "--importance", str(first))
+    swept(network, "80%", "--importance", str(second))
+    assert compiled == ["80%"]
+    np.savez(first, **{"net.a": np.arange(16.0)[::-1]})
+    swept(network, "80%", "--importance", str(first))
+    assert compiled == ["80%", "80%"]
+    assert "of another importance" in caplog.text
+
+
+def test_another_version_starts_anew(network: Path, compiled: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    swept(network, "80%")
+    path = network.parent / "sweep" / "sweep.json"
+    path.write_text(path.read_text().replace('"version of halpc": "0.', '"version of halpc": "9.'))
+    swept(network, "80%")
+    assert compiled == ["80%", "80%"]
+    assert "of another version of halpc" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"format": "halpc.sweep", "version": 1, "points": 3}', "\x00"])
+def test_a_list_that_is_no_sweep_is_no_obstacle(network: Path, caplog: pytest.LogCaptureFixture, content: str) -> None:
+    (network.parent / "sweep").mkdir()
+    (network.parent / "sweep" / "sweep.json").write_text(content)
+    with caplog.at_level(logging.WARNING):
+        assert swept(network, "80%") == 0
+    assert "every budget is compiled anew" in caplog.text
+    assert [p["budget"] for p in written(network)["points"]] == ["80%"]
+
+
+@pytest.mark.parametrize("resource", ["latency", "macs", "params", "peak-memory"])
+def test_every_resource_can_be_swept(network: Path, resource: str) -> None:
+    out = network.parent / "sweep"
+    assert main(["sweep", str(network), f"--{resource}", "90%", "-o", str(out), "--profiler", "onnxruntime"]) == 0
+    assert [p["budget"] for p in written(network)["points"]] == ["90%"]
