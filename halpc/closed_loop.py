@@ -21,6 +21,7 @@ from halpc.casting import NATIVE, AtPrecision, accepted_table, as_measured
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
 from halpc.expectation import best_aim, expected
+from halpc.infeasible import infeasible
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job, Widths
@@ -35,6 +36,7 @@ from profilers import profiler_for
 log = logging.getLogger(__name__)
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
+FINER = 2  # and of this where none of those meet the budget
 CLOSE = 0.97  # a result that surely met the limit and uses this share of it is not improved any further
 AIM = 0.98  # share of the limit that is selected for first
 HIGHEST_AIM = 0.99  # and later, at most
@@ -49,10 +51,15 @@ AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 def profile_latency(job: Job) -> None:
     """The latency model, from the table on disk and from what is still missing in it."""
+    job.grid = job.options.align or GRID
+    _learn(job)
+
+
+def _learn(job: Job) -> None:
+    """The latency model of widths on the job's grid."""
     assert job.table is not None
-    profiled = profile(
-        job.model, job.coupling, job.table, job.profiler, grid=job.options.align or GRID, progress=job.progress
-    )
+    job.learnt = job.grid
+    profiled = profile(job.model, job.coupling, job.table, job.profiler, grid=job.grid or GRID, progress=job.progress)
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:
@@ -128,7 +135,41 @@ def select_and_measure(job: Job) -> None:
 def _aimed(job: Job, aim: float) -> float | None:
     """Make a new choice that should use `aim` of the limit; the share expected, None if none is worth measuring.
 
-    Of those expected to come within `TOLERANCE` of it, that of most value; else the one expected to come closest.
+    Raises:
+        InfeasibleError: no choice of widths fits, the narrowest as measured.
+    """
+    if job.grid != job.learnt and any(trial.evidence.met for trial in job.trials.values()):
+        job.note(f"no widths that are multiples of {job.learnt} meet the budget: multiples of {job.grid} were tried")
+        _learn(job)
+    try:
+        return _fitting(job, aim)
+    except InfeasibleError as refused:
+        return _narrowest(job, refused)
+
+
+def _narrowest(job: Job, refused: InfeasibleError) -> float:
+    """Choose as few channels as there may be, where the latency model says that nothing fits; the share expected.
+
+    First on the grid, then on a finer one that `--align` does not rule out. What they really take decides.
+
+    Raises:
+        InfeasibleError: they were measured, or another resource is what cannot be kept.
+    """
+    if refused.resource != "latency":
+        raise refused
+    for grid in dict.fromkeys((job.grid, job.options.align or FINER)):
+        job.grid = grid
+        _choose(job, {"latency": math.inf}, narrowest=True)
+        if not _whole(job) and _widths(job) not in job.trials:
+            _slim(job)
+            return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
+    raise infeasible(job, refused)
+
+
+def _fitting(job: Job, aim: float) -> float | None:
+    """Make a new choice that fits as far as is known.
+
+    Of those expected to come within `TOLERANCE` of the aim, that of most value; else the one expected to come closest.
 
     Raises:
         InfeasibleError: no choice of widths fits, and none was measured that does.
@@ -189,8 +230,8 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
                     break
             low, high = (target, high) if guess.share < aim else (low, target)
             target = math.sqrt(low * high) if low > 0 and high < math.inf else target * aim / guess.share
-    if refused is not None and not given and not any(t.evidence.met for t in trials):
-        raise refused
+    if not given and not any(t.evidence.met for t in trials):
+        raise refused or InfeasibleError("no other choice", budget=aim, floor=math.inf, resource="latency")
 
 
 def _starts(trials: Sequence[Trial], aim: float) -> list[Trial]:
@@ -259,15 +300,19 @@ def _limits(job: Job) -> dict[str, float]:
     return {b.resource: b.limit(job.cost(b.resource).at({})) for b in job.options.budgets}
 
 
-def _choose(job: Job, overrides: Mapping[str, float], near: Mapping[str, int] | None = None) -> None:
-    """One selection, near given widths if any."""
+def _choose(
+    job: Job, overrides: Mapping[str, float], near: Mapping[str, int] | None = None, *, narrowest: bool = False
+) -> None:
+    """One selection, near given widths if any, or of the narrowest widths only."""
     options = job.options
     job.limits = _limits(job) | dict(overrides)
     costs = job.costs.get("latency", job.costs["macs"])
     admissible = choices(
-        job.coupling, job.saliency, align=options.align or (GRID if "latency" in job.limits else None),
+        job.coupling, job.saliency, align=options.align or job.grid,
         min_width=options.min_width, steps=costs.steps, ceilings=job.ceilings, vanishing=job.vanishing,
     )  # fmt: skip
+    if narrowest:
+        admissible = tuple(replace(c, widths=c.widths[:1], value=c.value[:1]) for c in admissible)
     met: list[Mapping[str, int]] = []
     while not met or _over(job, met[-1]):
         resources = tuple(r for name, limit in job.limits.items() for r in job.cost(name).resources(limit, met))

@@ -68,12 +68,14 @@ class InfeasibleError(HalpcError):
     Attributes:
         budget: what was asked for, in the resource's unit.
         floor: the least that any choice of widths costs, in the same unit.
+        resource: that cannot be kept; empty where it is not a single one.
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, *, budget: float, floor: float) -> None:
+    def __init__(self, message: str, *, budget: float, floor: float, resource: str = "") -> None:
         super().__init__(message)
+        self.resource = resource
         self.budget = budget
         self.floor = floor
 

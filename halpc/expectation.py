@@ -23,6 +23,7 @@ SPREAD: Final = 0.04  # how far choices are off the latency model, each in its o
 REACH: Final = 0.3  # the share of the time that has changed over which errors are forgotten (to 1/e)
 DEVIATIONS: Final = 2.33  # of a normal distribution, in half an interval at 98 %
 USUAL, PRIOR = 0.015, 2  # how far choices are off what was expected of them, and how many trials that is worth
+_TINY: Final = 1e-9  # ms
 NOTHING: Final = 0.8  # share of the limit that a choice is taken to use where none is sure to meet it; the lowest aim
 
 
@@ -36,7 +37,7 @@ def expected(cost: CostModel, trials: Sequence[Trial], widths: Mapping[str, int]
     known = [trial.selection.widths for trial in trials]
     errors = np.log([trial.evidence.share / cost.at(w) for trial, w in zip(trials, known, strict=True)])
     parts = np.array([cost.parts(w) for w in [*known, widths]])
-    total = parts.sum(axis=1)
+    total = np.maximum(parts.sum(axis=1), _TINY)
     apart = np.abs(parts[:, None, :] - parts[None, :, :]).sum(axis=2) / np.minimum(total[:, None], total[None, :])
     like = np.exp(-apart / REACH)
     noise = [min(trial.evidence.noise, 1.0) / DEVIATIONS / SPREAD for trial in trials]

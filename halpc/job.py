@@ -45,6 +45,8 @@ class Job:
     coupling: Coupling = None  # type: ignore[assignment]
     saliency: Saliency = None  # type: ignore[assignment]
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    grid: int | None = None  # widths are multiples of this where latency is limited
+    learnt: int | None = None  # the grid that the latency model was measured on
     vanishing: tuple[str, ...] = ()
     calibration: Any = None
     labelled: Any = None

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halpc.ir.dims import Dim, width
+from halpc.units import spell_bytes, spell_count, spell_ms
 
 Widths: TypeAlias = Mapping[str, int]
 CostFunction: TypeAlias = Callable[..., NDArray[np.float64]]
@@ -73,6 +74,12 @@ class Resource:
     def spent(self, widths: Widths) -> float:
         """What `widths` cost, the fixed part included."""
         return self.fixed + float(sum(float(charge.at(widths)) for charge in self.charges))
+
+    def spell(self, amount: float) -> str:
+        """An amount of it for people."""
+        if self.unit in ("ms", "bytes"):
+            return spell_ms(amount) if self.unit == "ms" else spell_bytes(amount)
+        return f"{spell_count(amount)} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ def _not_all(problem: Problem, solver: str, nearest: Widths) -> InfeasibleError:
     floor = over.spent(nearest)
     return InfeasibleError(
         f"--solver {solver} found no widths that keep {names} together: the cheapest of one cost "
-        f"{floor:g} {over.unit} of {over.name}, above {over.limit:g}; --solver joint weighs several budgets at once",
+        f"{over.spell(floor)} of {over.name}, above {over.spell(over.limit)}; --solver joint"
+        " weighs several budgets at once",
         budget=over.limit, floor=floor,
     )  # fmt: skip
 

@@ -127,9 +127,9 @@ def _check_floors(problem: Problem, dual: Dual) -> None:
 
 def _below_floor(resource: Resource, floor: float, about: str) -> InfeasibleError:
     return InfeasibleError(
-        f"{resource.name}: no choice of widths fits {resource.limit:g} {resource.unit}; "
-        f"the floor is {about}{floor:g} {resource.unit}",
-        budget=resource.limit, floor=floor,
+        f"{resource.name}: no choice of widths fits {resource.spell(resource.limit)}; "
+        f"the floor is {about}{resource.spell(floor)}",
+        budget=resource.limit, floor=floor, resource=resource.name,
     )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _unmet(problem: Problem, nearest: Visit) -> InfeasibleError:
     resource, floor = problem.resources[worst], float(nearest.costs[worst])
     return InfeasibleError(
         f"{resource.name}: no choice of widths found that keeps all limits together; the nearest costs "
-        f"{floor:g} {resource.unit} (the floor found) against {resource.limit:g} {resource.unit}",
+        f"{resource.spell(floor)} (the floor found) against {resource.spell(resource.limit)}",
         budget=resource.limit, floor=floor,
     )  # fmt: skip
 

@@ -1,0 +1,93 @@
+"""Budgets that the latency model calls infeasible: what the narrowest widths really take decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from halpc import closed_loop
+from halpc.compile import PREPARE, run
+from halpc.errors import InfeasibleError
+from halpc.ir.cost import CostModel
+from halpc.job import Job
+from halpc.options import Options
+from halpc.units import parse_budget
+from passes import count
+from passes.memory import peak_memory
+from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
+from tests.halpc.test_convergence import chain
+from tests.small import saved
+
+
+def prepared(folder: Path, widths: tuple[int, ...], fixed_ms: float, align: int | None = None) -> Job:
+    """A job whose latency model has the true charges and a fixed part of its own."""
+    path = saved(folder, chain(widths))
+    job = Job(Options(path, (parse_budget("latency", "60%"),), align=align))
+    run(job, PREPARE[:3])
+    job.costs["macs"] = count.macs(job.model.twin, job.coupling)
+    job.memory = peak_memory(job.model.twin, job.coupling)
+    job.grid = job.learnt = align or closed_loop.GRID
+    job.profiler = NoisyDevice(0.0, bias=0.0)
+    charges = tuple(replace(c, cost=lambda *w, own=c.cost: own(*w) / MACS_PER_MS) for c in job.costs["macs"].charges)
+    job.costs["latency"] = CostModel("latency", "ms", fixed_ms, charges)
+    return job
+
+
+def finished(job: Job, budget: str) -> float:
+    """The loop and the last word at a budget; the true share of the limit."""
+    job.options = replace(job.options, budgets=(parse_budget("latency", budget),))
+    closed_loop.select_and_measure(job)
+    closed_loop.judge(job)
+    device = job.profiler
+    return float(device.true_ms(job.small) / job.options.budgets[0].limit(device.true_ms(job.baseline)))
+
+
+def test_a_budget_that_the_model_calls_infeasible_is_met_where_the_device_is_faster(tmp_path: Path) -> None:
+    job = prepared(tmp_path, (64, 96, 64), fixed_ms=10 * OVERHEAD_MS)
+    share = finished(job, "60%")
+    assert closed_loop.status(job) == "met"
+    assert 0.9 <= share <= 1
+    assert job.grid == closed_loop.GRID
+
+
+def test_the_floor_that_is_named_is_a_measured_one(tmp_path: Path) -> None:
+    job = prepared(tmp_path, (64, 96, 64), fixed_ms=OVERHEAD_MS, align=8)
+    with pytest.raises(
+        InfeasibleError, match=r"latency: .* \(5%\); the floor is .*, measured .*halpc inspect"
+    ) as caught:
+        finished(job, "5%")
+    assert caught.value.floor == pytest.approx(job.profiler.true_ms(job.small), rel=0.02)
+    assert set(job.selection.widths.values()) == {8}
+
+
+def test_widths_of_a_finer_grid_are_taken_where_the_coarse_one_meets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[int | None] = []
+
+    def learn(job: Job) -> None:
+        job.learnt = job.grid
+        learnt.append(job.grid)
+
+    monkeypatch.setattr(closed_loop, "_learn", learn)
+    job = prepared(tmp_path, (12, 12, 12), fixed_ms=OVERHEAD_MS)
+    whole = job.profiler.true_ms(job.baseline)
+    assert finished(job, f"{OVERHEAD_MS + 0.3 * (whole - OVERHEAD_MS)}ms") <= 1
+    assert learnt == [closed_loop.FINER]
+    assert any("multiples of 8" in note and "multiples of 2" in note for note in job.notes)
+    assert any(size % closed_loop.GRID for size in job.selection.widths.values())
+
+
+def test_an_alignment_that_was_asked_for_is_kept(tmp_path: Path) -> None:
+    job = prepared(tmp_path, (12, 12, 12), fixed_ms=OVERHEAD_MS, align=8)
+    whole = job.profiler.true_ms(job.baseline)
+    with pytest.raises(InfeasibleError):
+        finished(job, f"{OVERHEAD_MS + 0.3 * (whole - OVERHEAD_MS)}ms")
+
+
+def test_where_nothing_may_shrink_that_is_said(tmp_path: Path) -> None:
+    job = prepared(tmp_path, (2, 2), fixed_ms=OVERHEAD_MS)
+    with pytest.raises(InfeasibleError, match="no channels may go"):
+        finished(job, "50%")
