@@ -25,7 +25,7 @@ def prepared(folder: Path, widths: tuple[int, ...], fixed_ms: float, align: int 
     """A job whose latency model has the true charges and a fixed part of its own."""
     path = saved(folder, chain(widths))
     job = Job(Options(path, (parse_budget("latency", "60%"),), align=align))
-    run(job, PREPARE[:3])
+    run(job, PREPARE[:4])
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.memory = peak_memory(job.model.twin, job.coupling)
     job.grid = job.learnt = align or closed_loop.GRID
