@@ -105,6 +105,16 @@ def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:
     }
 
 
+def choose(job: Job, aim: float = AIM) -> None:
+    """Widths for every budget by the cost models alone; `aim` of the latency where that will be measured.
+
+    Raises:
+        InfeasibleError: no choice of widths fits; the message names the floor.
+    """
+    _choose(job, {} if job.profiler is None else {"latency": aim * _limits(job)["latency"]})
+    _slim(job)
+
+
 def select_and_measure(job: Job) -> None:
     """Choose widths for every budget; where latency is one of them, measure and correct in rounds.
 
@@ -114,8 +124,7 @@ def select_and_measure(job: Job) -> None:
         InfeasibleError: no choice of widths fits; the message names the floor.
     """
     if job.profiler is None:
-        _choose(job, {})
-        _slim(job)
+        choose(job)
         return
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _take_best(job)
@@ -175,10 +184,8 @@ def _fitting(job: Job, aim: float) -> float | None:
         InfeasibleError: no choice of widths fits, and none was measured that does.
     """
     if not job.trials:
-        limit = _limits(job)["latency"]
-        _choose(job, {"latency": aim * limit})
-        _slim(job)
-        return job.costs["latency"].at(job.selection.widths) / limit
+        choose(job, aim)
+        return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
     found = list(_candidates(job, aim))
     if not found:
         return None

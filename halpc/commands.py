@@ -17,6 +17,8 @@ def compile(args: argparse.Namespace) -> int:
     from halpc.show import progress_bar, show_report
     from halpc.sweep import fastest_within
 
+    if args.max_drop is not None and any(getattr(args, r) is not None for r in RESOURCES):
+        raise UsageError("--max-drop stands in place of a budget: leave out --latency, --macs, --params, --peak-memory")
     with progress_bar(quiet=args.quiet or args.json) as progress:
         if args.max_drop is not None:
             report = fastest_within(options_of(args, ()), "latency", parse_share("--max-drop", args.max_drop), progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,21 @@ from typing import Any
 import numpy as np
 
 from halpc import summary
-from halpc.compile import INPUTS, LEARN, PREPARE, finish, run, write
+from halpc.closed_loop import status
+from halpc.compile import INPUTS, LEARN, PREPARE, TRY, finish, run, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
 from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
 from halpc.ir.report import Report
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
-from halpc.units import Budget, parse_budget
+from halpc.units import Budget
 from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
-RESOLUTION = 0.02  # of the share, at which the search for --max-drop stops
+LEAST, RESOLUTION = 0.02, 0.02  # share that --max-drop starts from, and how closely it is found
 READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
 ELSEWHERE = ("model", "budgets", "out", "dry_run")  # options that decide no point's result, or are told otherwise
 
@@ -140,44 +142,86 @@ def _point(job: Job, budget: Budget, out: Path) -> Point:
 
 
 def fastest_within(options: Options, resource: str, max_drop: float, progress: Progress = silent) -> Report:
-    """The smallest share of the baseline whose measured accuracy drop is at most `max_drop`, by bisection.
+    """A model that loses no more top-1 than `max_drop`, at the smallest share of the baseline that was found.
+
+    Shares are bisected by the accuracy of what the cost models choose; only the share that this ends with is measured.
+    Measuring corrects the choice: where that one misses its budget or loses too much, the next larger shares follow.
 
     Raises:
         UsageError: nothing to evaluate with.
-        InfeasibleError: even the largest share loses more.
+        InfeasibleError: whatever was tried loses more.
     """
     if options.evaluate is None:
         raise UsageError("--max-drop needs --evaluate with labelled inputs")
-    job = Job(replace(options, budgets=(parse_budget(resource, "95%"),)), progress)
-    best: tuple[Job, Report] | None = None
+    job = Job(replace(options, budgets=(_share(resource, 1.0),)), progress)
+
+    def at(share: float) -> Job:
+        return job.at(replace(options, budgets=(_share(resource, share),)))
+
     with staging(options.out) as folder:
         run(job, PREPARE)
-        low, high = 0.02, 1.0
-        while high - low > RESOLUTION:
-            share = (low + high) / 2
-            budget = Budget(resource, share, None, f"{100 * share:.4g}%")
-            found = _within(job.at(replace(options, budgets=(budget,))), max_drop)
-            if found is None:
-                low = share
-            else:
-                best, high = found, share
-        if best is None:
-            raise InfeasibleError(
-                f"--max-drop {max_drop:.2%}: every pruned model loses more", budget=max_drop, floor=0.0
-            )
-        write(*best, folder)
-        publish(folder, options.out)
-    return best[1]
+        smallest = _bisected(lambda share: _accepted(at(share), max_drop))
+        for share in _onwards(smallest):
+            own = at(share)
+            report = _measured(own, max_drop)
+            if report is None:
+                continue
+            if not options.dry_run:
+                write(own, report, folder)
+                publish(folder, options.out)
+            return report
+    raise InfeasibleError(
+        f"--max-drop {max_drop:.2%}: every pruned model loses more; allow more, or give --calibration inputs, which"
+        " recover what is lost",
+        budget=max_drop, floor=0.0,
+    )  # fmt: skip
 
 
-def _within(job: Job, max_drop: float) -> tuple[Job, Report] | None:
-    """The job and its report if the budget is met and no more than `max_drop` is lost."""
+def _share(resource: str, share: float) -> Budget:
+    return Budget(resource, share, None, f"{100 * share:.4g}%")
+
+
+def _bisected(accepted: Callable[[float], bool]) -> float:
+    """The smallest share found that is accepted, 1.0 being taken for it."""
+    low, high = LEAST, 1.0
+    while high - low > RESOLUTION:
+        share = (low + high) / 2
+        low, high = (low, share) if accepted(share) else (share, high)
+    return high
+
+
+def _onwards(share: float) -> Iterator[float]:
+    """A share, and larger ones at doubling distances up to the largest that prunes anything; none from 1.0 on."""
+    step, most = RESOLUTION, max(share, 1 - RESOLUTION)
+    while share < most:
+        yield share
+        share, step = share + step, 2 * step
+    if most < 1:
+        yield most
+
+
+def _accepted(job: Job, max_drop: float) -> bool:
+    """Whether what the cost models choose loses no more than `max_drop`."""
+    try:
+        run(job, TRY)
+    except InfeasibleError:
+        return False
+    return _lost(job) <= max_drop
+
+
+def _measured(job: Job, max_drop: float) -> Report | None:
+    """The job's report if its budget is met and no more than `max_drop` is lost."""
     try:
         report = finish(job)
     except (InfeasibleError, OverBudgetError):
         return None
-    before, after = report.baseline.accuracy, report.result.accuracy
+    return report if status(job) in ("met", "predicted") and _lost(job) <= max_drop else None
+
+
+def _lost(job: Job) -> float:
+    """Top-1 that is lost, as a share of all samples."""
+    before, after = job.accuracy_before, job.accuracy
     assert before is not None
     assert after is not None
     log.info("%s: top-1 %.2f%% of %.2f%%", job.options.budgets[0].text, 100 * after, 100 * before)
-    return (job, report) if report.status == "met" and before - after <= max_drop else None
+    return before - after
