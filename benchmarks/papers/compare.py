@@ -42,8 +42,8 @@ from passes.proto import proto_of, save_proto, static_proto
 from passes.verify import verify
 from passes.write import write_json
 
-BUDGETS = {"resnet18": ("1.3x", "1.6x", "2x", "2.5x", "4x"), "resnet50": ("1.3x", "1.6x", "2x", "2.5x", "4x")}
-FEWER_BUDGETS = ("1.6x", "2.5x", "4x")
+BUDGETS = {"methods": ("1.3x", "1.6x", "2x", "2.5x", "4x"), "synthetic": ("1.3x", "1.6x", "2x", "2.5x", "4x"),
+           "steps": ("1.6x", "2.5x", "4x"), "grouping": ("1.6x", "2.5x")}  # fmt: skip
 METHODS = ("joint", "halp", "halp-30", "sp-lamp", "uniform", "global", "eagleeye", "onnxsim")
 EXPERIMENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "methods": {"taylor": METHODS, "unrecoverable": ("joint", "halp-30", "uniform")},
@@ -54,6 +54,7 @@ EXPERIMENTS: dict[str, dict[str, tuple[str, ...]]] = {
 SOLVERS = ("joint", "halp", "sp-lamp")
 ROUNDS = 5  # of selecting and measuring per point
 SECONDS = 4.0  # of interleaved measuring of the peer's network
+PATIENCE_S = 3.0  # of one measurement of a pair of models
 SPREAD = 1.0  # of the logarithm of the synthetic importance
 
 
@@ -67,11 +68,8 @@ def main() -> None:
     parser.add_argument("--scores", nargs="+", help="only these")
     parser.add_argument("--work", type=Path, default=Path("out/papers"), help="pruned networks and latency tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--patience", type=float, default=closed_loop.PATIENCE_S, help="most seconds of one measurement"
-    )
     args = parser.parse_args()
-    closed_loop.PATIENCE_S = args.patience
+    closed_loop.PATIENCE_S = PATIENCE_S
     args.work.mkdir(parents=True, exist_ok=True)
     if args.network == "resnet50":
         args.experiment = "synthetic"
@@ -84,7 +82,7 @@ def main() -> None:
 
 def wanted(args: argparse.Namespace) -> Iterator[Row]:
     """The points of an experiment."""
-    budgets = args.budgets or BUDGETS.get(args.network, FEWER_BUDGETS)
+    budgets = args.budgets or BUDGETS[args.experiment]
     for budget, (score, methods) in itertools.product(budgets, EXPERIMENTS[args.experiment].items()):
         for method in methods:
             if method in (args.methods or [method]) and score in (args.scores or [score]):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.papers.rules import proportional, random_shares, selection
 from benchmarks.papers.torch_graph import TorchGraph
@@ -21,6 +22,7 @@ from passes.proto import proto_of
 from passes.slim import plan_for, slim
 
 CANDIDATES, IMAGES = 100, 128
+EPSILON = 1e-12  # added to variances
 
 
 class EagleEye:
@@ -65,6 +67,4 @@ class EagleEye:
         kept = self.keep.get(self.weights[name], {}).get(0)
         if kept is not None:
             mean, deviation = mean[torch.from_numpy(kept)], deviation[torch.from_numpy(kept)]
-        now = result.mean((0, 2, 3)), result.std((0, 2, 3))
-        factor = deviation / now[1].clamp(min=1e-6)
-        return (result - now[0].view(1, -1, 1, 1)) * factor.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1)
+        return F.batch_norm(result, None, None, deviation, mean, training=True, eps=EPSILON)

@@ -45,10 +45,9 @@ class Normalised(nn.Module):
 
         def tap(name: str, y: Tensor) -> Tensor:
             scale, shift = self.scales[key_of(name)], self.shifts[key_of(name)]
-            mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False)
-            factor = scale / torch.sqrt(variance + EPSILON)
-            factors[name] = factor, mean, shift
-            return (y - mean.view(1, -1, 1, 1)) * factor.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+            result, mean, inverse = torch.native_batch_norm(y, scale, shift, None, None, True, 0.0, EPSILON)
+            factors[name] = scale * inverse, mean, shift
+            return result
 
         self.network(images, tap)
         for node, _ in self.network.nodes:

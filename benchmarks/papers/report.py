@@ -61,10 +61,11 @@ def selected(rows: list[Row], network: str, score: str | None = None) -> list[Ro
 def methods(rows: list[Row], network: str) -> str:
     """Experiment 1."""
     lines = []
-    for row in sorted(selected(rows, network), key=lambda r: (float(r["budget"][:-1]), r["score"] != "taylor")):
-        if row["method"] in METHODS:
-            lines.append([row["budget"], f"{row['method']}{'' if row['score'] == 'taylor' else ', ' + row['score']}",
-                          *_measured(row), *_accuracies(row)])  # fmt: skip
+    shown = [row for row in selected(rows, network) if row["method"] in METHODS]
+    shown.sort(key=lambda r: (float(r["budget"][:-1]), r["score"] != "taylor", METHODS.index(r["method"])))
+    for row in shown:
+        name = row["method"] if row["score"] == "taylor" else f"{row['method']}, {row['score']}"
+        lines.append([row["budget"], name, *_measured(row), *_accuracies(row)])
     head = ["budget", "method", "measured speedup", "importance kept", "MACs left", "as pruned", "recovered",
             "fine-tuned as pruned", "fine-tuned recovered"]  # fmt: skip
     return table(head, lines)
@@ -77,7 +78,7 @@ def grouping(rows: list[Row]) -> str:
         method, _, size = row["method"].partition("/")
         if size or (method == "halp-30" and row["budget"] in ("1.6x", "2.5x")):
             lines.append([row["budget"], size or "latency-aware", *_measured(row), *_accuracies(row)[:2]])
-    lines.sort(key=lambda line: line[0])
+    lines.sort(key=lambda line: (line[0], line[1].rjust(2) if line[1].isdigit() else ""))
     head = ["budget", "group size", "measured speedup", "importance kept", "MACs left", "as pruned", "recovered"]
     return table(head, lines)
 
