@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.papers import draw
+from benchmarks.papers.compare import BUDGETS, METHODS
 from benchmarks.papers.points import ACCURACY, BASELINE, LATENCY, RESULTS, TUNED, Row, Store, name_of
 
 MARK = re.compile(r"(<!-- papers: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-METHODS = ("joint", "halp", "halp-30", "sp-lamp", "uniform", "global", "eagleeye", "onnxsim")
 
 
 def main() -> None:
@@ -60,40 +61,45 @@ def selected(rows: list[Row], network: str, score: str | None = None) -> list[Ro
 
 def methods(rows: list[Row], network: str) -> str:
     """Experiment 1."""
-    lines = []
     shown = [row for row in selected(rows, network) if row["method"] in METHODS]
-    shown.sort(key=lambda r: (float(r["budget"][:-1]), r["score"] != "taylor", METHODS.index(r["method"])))
-    for row in shown:
-        name = row["method"] if row["score"] == "taylor" else f"{row['method']}, {row['score']}"
-        lines.append([row["budget"], name, *_measured(row), *_accuracies(row)])
-    head = ["budget", "method", "measured speedup", "importance kept", "MACs left", "as pruned", "recovered",
-            "fine-tuned as pruned", "fine-tuned recovered"]  # fmt: skip
-    return table(head, lines)
+    shown.sort(key=lambda r: (r["score"] != "taylor", METHODS.index(r["method"])))
+    return by_budget("method", shown, lambda r: r["method"] + ("" if r["score"] == "taylor" else f", {r['score']}"))
 
 
 def grouping(rows: list[Row]) -> str:
     """Experiment 2."""
-    lines = []
-    for row in selected(rows, "resnet18", "taylor"):
-        method, _, size = row["method"].partition("/")
-        if size or (method == "halp-30" and row["budget"] in ("1.6x", "2.5x")):
-            lines.append([row["budget"], size or "latency-aware", *_measured(row), *_accuracies(row)[:2]])
-    lines.sort(key=lambda line: (line[0], line[1].rjust(2) if line[1].isdigit() else ""))
-    head = ["budget", "group size", "measured speedup", "importance kept", "MACs left", "as pruned", "recovered"]
-    return table(head, lines)
+    shown = [r for r in selected(rows, "resnet18", "taylor") if r["budget"] in BUDGETS["grouping"]]
+    shown = [r for r in shown if r["method"].partition("/")[0] == "halp-30"]
+    shown.sort(key=lambda r: int(r["method"].partition("/")[2] or 0))
+    return by_budget("group size", shown, lambda r: r["method"].partition("/")[2] or "latency-aware")
 
 
 def steps(rows: list[Row]) -> str:
     """Experiment 3."""
-    lines = []
-    for row in selected(rows, "resnet18", "taylor"):
-        plain = re.fullmatch(r"joint|halp(-\d+)?", row["method"])
-        if plain and row["budget"] in ("1.6x", "2.5x", "4x"):
-            name = "joint" if row["method"] == "joint" else f"k = {row['method'].partition('-')[2] or 1}"
-            lines.append([row["budget"], name, *_measured(row), *_accuracies(row)[:2]])
-    lines.sort(key=lambda line: (float(line[0][:-1]), line[1] == "joint", int(line[1].partition("= ")[2] or 0)))
-    head = ["budget", "steps", "measured speedup", "importance kept", "MACs left", "as pruned", "recovered"]
-    return table(head, lines)
+    shown = [r for r in selected(rows, "resnet18", "taylor") if r["budget"] in BUDGETS["steps"]]
+    shown = [r for r in shown if re.fullmatch(r"joint|halp(-\d+)?", r["method"])]
+    shown.sort(key=lambda r: (r["method"] == "joint", int(r["method"].partition("-")[2] or 1)))
+    return by_budget("steps", shown, lambda r: {"joint": "joint", "halp": "1"}.get(r["method"], r["method"][5:]))
+
+
+def by_budget(first: str, rows: list[Row], name: Callable[[Row], str]) -> str:
+    """A line per name, in the rows' order, and a column per budget."""
+    budgets = sorted({row["budget"] for row in rows}, key=lambda b: float(b[:-1]))
+    cells = {(name(row), row["budget"]): cell(row) for row in rows}
+    names = list(dict.fromkeys(name(row) for row in rows))
+    return table([first, *budgets], [[n, *(cells.get((n, b), "") for b in budgets)] for n in names])
+
+
+def cell(row: Row) -> str:
+    """Measured speedup, and as far as they are known importance and multiply-adds that are left, or accuracies."""
+    if row["status"] not in ("met", "over budget"):
+        return f"fastest is {row['fastest']:.2f}x" if "fastest" in row else "no widths fit"
+    late = "" if row["status"] == "met" else " missed"
+    known = [row.get(k) for k in ("top1", "top1_recovered", "tuned_pruned")]
+    if known[0] is None and row["network"] == "resnet50":
+        known = [row["importance"], row["macs"]]
+    shares = ["" if value is None else f"{100 * value:.1f}" for value in known]
+    return f"{row['speedup']:.2f}x{late}" + (": " + " / ".join(s or "–" for s in shares) if any(shares) else "")
 
 
 def solvers(path: Path) -> str:
@@ -119,29 +125,11 @@ def _solved(row: Row | None) -> str:
     return f"{row['kept']:.3%}{gap}, {row['seconds']:.1f} s"
 
 
-def _measured(row: Row) -> list[str]:
-    if row["status"] not in ("met", "over budget"):
-        why = f"fastest is {row['fastest']:.2f}x" if "fastest" in row else "no choice of widths fits"
-        return [why, "", ""]
-    late = "" if row["status"] == "met" else " (missed)"
-    return [f"{row['speedup']:.2f}x{late}", _share(row.get("importance")), _share(row.get("macs"))]
-
-
-def _accuracies(row: Row) -> list[str]:
-    return [_share(row.get(k), 2) for k in ("top1", "top1_recovered", "tuned_pruned", "tuned_recovered")]
-
-
-def _share(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f}%"
-
-
 def table(head: list[str], lines: list[list[str]]) -> str:
-    """Markdown; columns that are empty everywhere are left out."""
+    """Markdown."""
     if not lines:
         return "Not measured yet."
-    used = [i for i in range(len(head)) if any(line[i] for line in lines)]
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row[i] for i in used) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *lines])
 
 
 if __name__ == "__main__":
