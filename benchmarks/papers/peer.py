@@ -57,16 +57,23 @@ def _axes(name: str, old: NDArray[np.float32], new: NDArray[np.float32]) -> dict
     if len(shorter) == 1:
         found = {shorter[0]: _matched(name, old, new, shorter[0])}
     elif shorter == [0, 1]:
-        # a slice along one axis lacks what the other lost: match by the set of numbers that it still has
-        rows = [int(np.argmax([np.isin(n, o).mean() for o in old])) for n in new]
-        found = {0: np.array(rows, dtype=np.int64)}
-        found[1] = _matched(name, old[rows], new, 1)
+        # a slice along one axis lacks what the other lost: match by the numbers that it still has
+        rows = _rows(old, new)
+        found = {0: rows, 1: _matched(name, old[rows], new, 1)}
     ends = old
     for axis, indices in found.items():
         ends = np.take(ends, indices, axis=axis)
     if ends.shape != new.shape or not np.array_equal(ends, new):
         raise PlanError(f"{name}: what is left of it is no selection of its slices")
     return found
+
+
+def _rows(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.int64]:
+    """For every row of `new`, the row of `old` that holds most of its numbers."""
+    order = np.argsort(old, axis=None)
+    values, owners = old.ravel()[order], order // old[0].size
+    found = [np.searchsorted(values, row.ravel()).clip(max=values.size - 1) for row in new]
+    return np.array([np.bincount(owners[places]).argmax() for places in found], dtype=np.int64)
 
 
 def _matched(name: str, old: NDArray[np.float32], new: NDArray[np.float32], axis: int) -> NDArray[np.int64]:

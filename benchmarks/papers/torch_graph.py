@@ -133,6 +133,8 @@ def _gemm(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tenso
 
 
 def _clip(a: Attributes, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    if low is not None and high is not None:
+        return F.hardtanh(x, low.item(), high.item())  # as torch.clamp, several times faster backward
     return torch.clamp(x, None if low is None else low.item(), None if high is None else high.item())
 
 
