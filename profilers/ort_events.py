@@ -76,6 +76,18 @@ class Profile:
         """Sum over the nodes that count, less what the profiler itself adds to each."""
         return sum(max(node.time_ms - overhead_ms, LEAST_MS) for node in self.nodes if node.counts)
 
+    def overhead_ms(self, wall_ms: float, about_ms: float) -> float:
+        """What the profiler adds to each node: without it, the nodes together take as long as an unprofiled run.
+
+        Args:
+            wall_ms: of an unprofiled run.
+            about_ms: what a node that does nothing takes; the answer lies within a factor of two of it.
+        """
+        times = np.array([node.time_ms for node in self.nodes])
+        tried = np.geomspace(about_ms / 2, about_ms * 2, 200)
+        sums = np.maximum(times - tried[:, None], LEAST_MS).sum(axis=1)
+        return float(tried[np.argmin(np.abs(sums - wall_ms))])
+
 
 def read_profile(path: Path) -> Profile:
     """Read (and remove) the file that a session wrote."""

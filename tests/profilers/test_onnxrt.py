@@ -15,7 +15,7 @@ from halpc.ir.profiler import ASIDE
 from profilers import ort_device
 from profilers.feeds import random_array
 from profilers.onnxrt import OnnxRuntimeProfiler
-from profilers.ort_events import NodeTimes
+from profilers.ort_events import NodeTimes, Profile
 from profilers.ort_layers import map_layers, plain_name
 
 RESIDUAL = """
@@ -318,3 +318,12 @@ def test_the_processor_is_read_from_cpuinfo(tmp_path: Path) -> None:
     info.write_text("processor : 0\nmodel name : A  CPU @ 3 GHz\nflags : fpu avx avx2 avx512f\n\nmodel name : B\n")
     assert ort_device.processor(info) == ("A CPU @ 3 GHz", "avx512f")
     assert ort_device.processor(tmp_path / "none")[0]
+
+
+def test_what_the_profiler_adds_is_what_an_unprofiled_run_does_not_take() -> None:
+    nodes = tuple(NodeTimes(str(i), "Neg", 0, np.full(4, us - 0.5)) for i, us in enumerate([3.0] * 50 + [40.0] * 2))
+    profile = Profile(nodes, on_device=False)
+    overhead = profile.overhead_ms(wall_ms=0.126, about_ms=0.0015)
+    assert overhead == pytest.approx(0.002, rel=0.02)
+    assert profile.overhead_ms(wall_ms=1.0, about_ms=0.0015) == pytest.approx(0.00075)
+    assert profile.overhead_ms(wall_ms=0.01, about_ms=0.0015) <= 0.003
