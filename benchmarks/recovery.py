@@ -14,23 +14,17 @@ import resource
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from halpc.ir.groups import Coupling
-from halpc.ir.model import Model
+from benchmarks.network import Network, add_arguments
 from halpc.ir.problem import Choice, Problem
 from halpc.ir.saliency import Saliency
 from passes import count
-from passes.calibration import Calibration, load_calibration
-from passes.couple import couple
 from passes.data_score import Kind, ScoreOptions, score_from_data
-from passes.evaluate import Labelled, evaluate, load_labelled
-from passes.load import load
+from passes.evaluate import evaluate
 from passes.recover import Mode, Options, recover
 from passes.recovery.uses import uses_of
 from passes.score import score_from_weights
@@ -55,34 +49,32 @@ RECOVERIES: dict[str, tuple[Mode, Options]] = {
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A network with what is needed to prune and to judge it."""
+    """What is tried of one network."""
 
-    model: Model
-    coupling: Coupling
-    proto: onnx.ModelProto
-    calibration: Calibration
-    labelled: Labelled
+    network: Network
 
     def saliencies(self, wanted: Collection[str]) -> Iterator[tuple[str, Saliency, float]]:
         """Every importance that is wanted, with the seconds it took."""
         for kind in (kind for kind in WEIGHT_SCORES if kind in wanted):
             started = time.perf_counter()
-            found = score_from_weights(kind, self.model.twin, self.coupling)
+            found = score_from_weights(kind, self.network.model.twin, self.network.coupling)
             yield kind, found, time.perf_counter() - started
-        sizes = {name: group.size for name, group in self.coupling.free().items()}
-        uses = uses_of(self.proto, self.coupling.axes, sizes)
+        sizes = {name: group.size for name, group in self.network.coupling.free().items()}
+        uses = uses_of(self.network.proto, self.network.coupling.axes, sizes)
         for name, (kind, depth) in DATA_SCORES.items():
             if name not in wanted:
                 continue
             started = time.perf_counter()
-            scored = score_from_data(self.proto, uses, self.calibration, kind, options=ScoreOptions(depth=depth))
+            scored = score_from_data(
+                self.network.proto, uses, self.network.calibration, kind, options=ScoreOptions(depth=depth)
+            )
             scores = {group: scored[group].scores if group in scored else np.zeros(n) for group, n in sizes.items()}
             curves = {group: score.curve for group, score in scored.items()}
             yield name, Saliency(scores, name, curves=curves), time.perf_counter() - started
 
     def widths(self, saliency: Saliency, share: float, *, uniform: bool) -> dict[str, int]:
         """Widths that keep `share` of the MACs: the same share of every group, or the solver's choice."""
-        costs, free = count.macs(self.model.twin, self.coupling), self.coupling.free()
+        costs, free = count.macs(self.network.model.twin, self.network.coupling), self.network.coupling.free()
         full = costs.at({name: group.size for name, group in free.items()})
         if uniform:
             shares = np.linspace(0.05, 1, 400)
@@ -97,15 +89,15 @@ class Bench:
     def judge(self, saliency: Saliency, widths: dict[str, int], recoveries: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Every recovery that is wanted of one choice of widths."""
         masks = {name: saliency.mask(name, width) for name, width in widths.items()}
-        plan = plan_for(self.model, self.coupling, masks)
-        small = gs.export_onnx(slim(self.model, self.coupling, plan))
+        plan = plan_for(self.network.model, self.network.coupling, masks)
+        small = gs.export_onnx(slim(self.network.model, self.network.coupling, plan))
         for name in recoveries:
             mode, options = RECOVERIES[name]
             cpu = time.process_time()
-            result = recover(self.proto, small, plan.keep, self.calibration, mode=mode, options=options)
+            result = recover(self.network.proto, small, plan.keep, self.network.calibration, mode=mode, options=options)
             yield {
                 "recovery": name,
-                "top1": evaluate(result.model, self.labelled).top1,
+                "top1": evaluate(result.model, self.network.labelled).top1,
                 "output_error": result.error_after,
                 "seconds": round(result.seconds, 1),
                 "cpu_seconds": round(time.process_time() - cpu, 1),
@@ -115,19 +107,14 @@ class Bench:
 def main() -> None:
     """Runs every combination."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--evaluate", type=Path, required=True)
+    add_arguments(parser)
     parser.add_argument("--macs", type=float, nargs="+", default=[0.5, 0.25, 0.125])
     parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)
     parser.add_argument("--recoveries", nargs="+", choices=list(RECOVERIES), default=list(RECOVERIES))
     parser.add_argument("--widths", nargs="+", choices=WIDTHS, default=WIDTHS)
     options = parser.parse_args()
-    model = load(options.model)
-    proto = gs.export_onnx(model.graph)
-    calibration = load_calibration(options.calibration, proto)
-    bench = Bench(model, couple(model.twin), proto, calibration, load_labelled(options.evaluate, proto))
-    print(json.dumps({"baseline_top1": evaluate(proto, bench.labelled).top1}), flush=True)
+    bench = Bench(Network.of(options))
+    print(json.dumps({"baseline_top1": evaluate(bench.network.proto, bench.network.labelled).top1}), flush=True)
     for name, saliency, seconds in bench.saliencies(options.scores):
         print(json.dumps({"importance": name, "score_seconds": round(seconds, 1)}), flush=True)
         for share in options.macs:

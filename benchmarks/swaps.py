@@ -15,21 +15,15 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from scipy import linalg
 
+from benchmarks.network import Network, add_arguments
 from halpc.ir.dims import Mask
-from halpc.ir.groups import Coupling
-from halpc.ir.model import Model
-from passes.calibration import Calibration, load_calibration
-from passes.couple import couple
 from passes.data_score import Block, DataScore, ScoreOptions, _observe, _unrecoverable
-from passes.evaluate import Labelled, evaluate, load_labelled
-from passes.load import load
+from passes.evaluate import evaluate
 from passes.proto import proto_of
 from passes.recover import recover
 from passes.recovery.uses import uses_of
@@ -139,18 +133,14 @@ def exchange(readers: Sequence[Fitted], mask: Mask) -> tuple[Mask, float, float]
 class Bench:
     """A network, scored."""
 
-    model: Model
-    coupling: Coupling
-    proto: onnx.ModelProto
-    calibration: Calibration
-    labelled: Labelled
+    network: Network
     blocks: Mapping[str, Sequence[Block]]
     scores: Mapping[str, DataScore]
 
     def greedy(self, share: float) -> dict[str, Mask]:
         """The best channels of every group by elimination."""
         masks = {}
-        for name, group in self.coupling.free().items():
+        for name, group in self.network.coupling.free().items():
             mask = np.ones(group.size, dtype=np.bool_)
             if name in self.scores:
                 mask[:] = False
@@ -160,31 +150,28 @@ class Bench:
 
     def judge(self, masks: Mapping[str, Mask]) -> tuple[float, float]:
         """Top-1 and error of the outputs after recovery."""
-        plan = plan_for(self.model, self.coupling, masks)
-        small = proto_of(slim(self.model, self.coupling, plan), self.model.header)
-        result = recover(self.proto, small, plan.keep, self.calibration)
-        return evaluate(result.model, self.labelled).top1, result.error_after
+        plan = plan_for(self.network.model, self.network.coupling, masks)
+        small = proto_of(slim(self.network.model, self.network.coupling, plan), self.network.model.header)
+        result = recover(self.network.proto, small, plan.keep, self.network.calibration)
+        return evaluate(result.model, self.network.labelled).top1, result.error_after
 
 
 def prepared(args: argparse.Namespace) -> Bench:
     """Everything that does not depend on the widths."""
-    model = load(args.model)
-    coupling, proto = couple(model.twin), proto_of(model.graph, model.header)
-    calibration = load_calibration(args.calibration, proto)
-    uses = uses_of(proto, coupling.axes, {name: group.size for name, group in coupling.free().items()})
+    network = Network.of(args)
+    sizes = {name: group.size for name, group in network.coupling.free().items()}
+    uses = uses_of(network.proto, network.coupling.axes, sizes)
     blocks: dict[str, list[Block]] = {}
-    for name, block in _observe(proto, uses, calibration, ScoreOptions(), None):
+    for name, block in _observe(network.proto, uses, network.calibration, ScoreOptions(), None):
         blocks.setdefault(name, []).append(block)
     scores = {name: _unrecoverable(found, ScoreOptions().damping) for name, found in blocks.items()}
-    return Bench(model, coupling, proto, calibration, load_labelled(args.evaluate, proto), blocks, scores)
+    return Bench(network, blocks, scores)
 
 
 def main() -> None:
     """Both choices at every width."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--evaluate", type=Path, required=True)
+    add_arguments(parser)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     args = parser.parse_args()
     bench = prepared(args)

@@ -25,7 +25,7 @@ from halpc.infeasible import infeasible
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job, Widths
-from halpc.units import spell_ms
+from halpc.units import spell_ms, spell_over
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
@@ -364,7 +364,7 @@ def judge(job: Job) -> None:
     if found.met and not (found.sure or _whole(job)):
         job.note(
             f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"
-            f" the budget: on a quiet machine the latency may be up to {max(found.high - 1, 0):.1%} over it"
+            f" the budget: on a quiet machine the latency may be up to {spell_over(found.high)} over it"
         )
 
 

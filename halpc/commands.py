@@ -8,7 +8,7 @@ from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
 from halpc.errors import OverBudgetError, UsageError
-from halpc.units import parse_budget, parse_shape, parse_share, spell_ms
+from halpc.units import parse_budget, parse_shape, parse_share, spell_ms, spell_over
 
 
 def compile(args: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def compile(args: argparse.Namespace) -> int:
         limit, measured = report.budget["latency"]["limit"], report.result.latency_ms
         assert measured is not None
         raise OverBudgetError(
-            f"measured {spell_ms(measured)}, {measured / limit - 1:.1%} over the budget of {spell_ms(limit)}"
+            f"measured {spell_ms(measured)}, {spell_over(measured / limit)} over the budget of {spell_ms(limit)}"
         )
     return 0
 

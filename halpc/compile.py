@@ -110,7 +110,7 @@ def _open(job: Job) -> None:
     for path in options.importance:
         read_importance(path)
     if options.resume is not None:
-        read_plan(options.resume)
+        job.earlier = read_plan(options.resume)
     for source in (options.calibration, options.evaluate):
         if source is not None:
             check_source(source)
@@ -129,6 +129,8 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
+    if job.earlier is not None and not options.retrained:
+        job.earlier.check_model(job.model.sha256)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:
@@ -166,8 +168,8 @@ def _score(job: Job) -> None:
     elif kind != "auto":
         parts.append(score_from_weights(kind, graph, job.coupling))
     job.saliency = parts[0] if len(parts) == 1 else combined(parts)
-    if options.resume is not None:
-        job.saliency, job.ceilings = continued(job.saliency, read_plan(options.resume), job.coupling)
+    if job.earlier is not None:
+        job.saliency, job.ceilings = continued(job.saliency, job.earlier, job.coupling)
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:

@@ -123,7 +123,7 @@ def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
 
 def _uninterrupted(pairs: Sequence[Pair], budget: Budget, percent: float) -> tuple[float, float]:
     """Latency over limit by what other programs do not change, and how far from that a measured one may be."""
-    busy = [[times for pair in pairs if (times := pair[i].busy_ms) is not None] for i in (0, 1)]
+    busy = [[times for pair in pairs if (times := pair[i].uninterrupted_ms) is not None] for i in (0, 1)]
     if all(len(each) == len(pairs) for each in busy):
         before, after = (float(np.percentile(np.concatenate(each), percent)) for each in busy)
         return after / budget.limit(before), DISTURBED

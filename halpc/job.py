@@ -40,6 +40,7 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    earlier: Plan | None = None  # that is continued
     model: Model = None  # type: ignore[assignment]
     engine_shapes: Mapping[str, Any] = field(default_factory=dict)
     coupling: Coupling = None  # type: ignore[assignment]

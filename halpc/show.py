@@ -27,7 +27,7 @@ from halpc.inspection import Inspection
 from halpc.ir.frontier import Point
 from halpc.ir.latency import Comparison
 from halpc.ir.report import Report, spell_price
-from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms
+from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms, spell_over
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False)
@@ -171,7 +171,8 @@ def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
     line = f"budget      {name} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
     if found is None:
         return line
-    return f"{line}: {'met' if found <= limit['limit'] else 'MISSED'}, {found / limit['limit']:.1%} of it used"
+    used = found / limit["limit"]
+    return f"{line}: met, {used:.1%} of it used" if used <= 1 else f"{line}: MISSED by {spell_over(used)}"
 
 
 def show_inspection(found: Inspection) -> None:

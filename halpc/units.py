@@ -105,6 +105,14 @@ def spell_ms(ms: float) -> str:
     return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1e3:.3g} s"
 
 
+def spell_over(ratio: float) -> str:
+    """How far a ratio is above one, for people: `3.2%`, `0.04%`, never `0.0%`."""
+    over = 100 * (ratio - 1)
+    if over < 0.005:
+        return "less than 0.01%"
+    return f"{over:.1f}%" if over >= 0.095 else f"{over:.2f}%"
+
+
 def spell_count(count: float) -> str:
     """A count for people: three significant digits with k, M, G or T."""
     for factor, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):

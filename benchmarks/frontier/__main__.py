@@ -86,7 +86,9 @@ class Bench:
         """
         models = [single(self.own.original), single(pruned.model)]
         both = self.own.job.profiler.compare(models, seconds=self.args.seconds)
-        before, after = (float(np.median(t.samples_ms if t.busy_ms is None else t.busy_ms)) for t in both)
+        busy = [timing.uninterrupted_ms for timing in both]
+        runs = [t.samples_ms if own is None else own for t, own in zip(both, busy, strict=True)]
+        before, after = (float(np.median(each)) for each in runs)
         return before / after
 
     def saved(self, speedup: float) -> Path:

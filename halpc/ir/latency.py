@@ -135,8 +135,13 @@ class Timing:
     @property
     def undisturbed_ms(self) -> float:
         """The fastest run as it would be on a quiet machine; what latency models are fitted to."""
-        busy = 0.0 if self.busy_ms is None else float(np.min(self.busy_ms))
-        return min(self.min_ms, busy) if busy > 0 else self.min_ms  # a clock too coarse for the run says 0
+        busy = self.uninterrupted_ms
+        return self.min_ms if busy is None else min(self.min_ms, float(np.min(busy)))
+
+    @property
+    def uninterrupted_ms(self) -> NDArray[np.float64] | None:
+        """`busy_ms`, or None where it says that a run took no time: a clock too coarse for runs this short."""
+        return None if self.busy_ms is None or not np.all(self.busy_ms > 0) else self.busy_ms
 
     @property
     def median_ms(self) -> float:

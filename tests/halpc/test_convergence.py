@@ -209,6 +209,19 @@ def test_processor_time_tells_an_interrupted_median_from_a_slow_one() -> None:
     assert weigh([(runs(4.6, 2.9), runs(2.2, 2.1)) for _ in range(8)], parse_budget("latency", "50%"), 50.0).sure
 
 
+def test_a_processor_clock_too_coarse_for_a_run_is_not_asked() -> None:
+    """Every run takes no tick of it; the medians agree with the fastest runs, and the choice is sure."""
+    rng = np.random.default_rng(0)
+
+    def runs(ms: float) -> Timing:
+        taken = ms * (1 + 0.001 * rng.random(60))
+        return Timing(taken, "", 60, busy_ms=np.zeros(60))
+
+    found = weigh([(runs(0.46), runs(0.2)) for _ in range(8)], parse_budget("latency", "50%"), 50.0)
+    assert found.sure
+    assert found.share == pytest.approx(0.2 / 0.46 / 0.5, rel=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("noise, close", [(0.0, 0.9), (0.02, 0.8), (0.05, 0.7), (0.1, 0.4), (0.2, 0.0)])
 def test_runs_that_end_met_and_close_at_every_level_of_noise(prepared: Job, noise: float, close: float) -> None:

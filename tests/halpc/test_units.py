@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from halpc.errors import UsageError
-from halpc.units import parse_budget, parse_shape, parse_share, spell_count, spell_ms
+from halpc.units import parse_budget, parse_shape, parse_share, spell_count, spell_ms, spell_over
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,12 @@ def test_figures_have_three_digits() -> None:
     assert spell_ms(0.8123) == "812 us"
     assert spell_ms(12.34) == "12.3 ms"
     assert spell_count(138_700_000) == "139 M"
+
+
+@pytest.mark.parametrize(
+    "ratio, said",
+    [(1.032, "3.2%"), (1.0004, "0.04%"), (1.0, "less than 0.01%"), (1.000049, "less than 0.01%"), (1.001, "0.1%"),
+     (2.5, "150.0%")],
+)  # fmt: skip
+def test_what_is_over_is_never_nothing_over(ratio: float, said: str) -> None:
+    assert spell_over(ratio) == said

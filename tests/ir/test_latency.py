@@ -33,6 +33,15 @@ def test_spread_is_that_of_rounds_not_of_runs() -> None:
     assert not Timing(np.array([1.0, 1.0, 2.0, 2.0]), "").quiet
 
 
+def test_a_processor_clock_too_coarse_for_a_run_says_nothing_of_it() -> None:
+    """At ticks of 1 ms the processor times of runs that take less are 0 or a whole tick."""
+    walls = np.array([0.5, 0.4, 0.45])
+    assert Timing(walls, "", busy_ms=np.zeros(3)).undisturbed_ms == 0.4
+    assert Timing(walls, "", busy_ms=np.array([0.0, 1.0, 0.0])).undisturbed_ms == 0.4
+    assert Timing(walls, "", busy_ms=np.array([0.38, 0.39, 0.4])).undisturbed_ms == 0.38
+    assert Timing(walls, "").undisturbed_ms == 0.4
+
+
 def test_percentiles_are_of_all_runs() -> None:
     timing = Timing(np.arange(1.0, 101.0), "", rounds=10)
     assert timing.min_ms == 1.0
