@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from halpc import __version__
 from halpc.errors import UsageError
 from halpc.options import Options
-from halpc.units import Budget, check_percentile, parse_budget, parse_shape
+from halpc.units import Budget, check_percentile, parse_budget, parse_shapes
 
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
@@ -18,6 +18,7 @@ SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 PROFILERS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
+MOST = 10_000  # steps, or points of a sweep
 RESOURCES = ("latency", "macs", "params", "peak_memory")
 
 
@@ -70,7 +71,8 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
     parser.add_argument("--retrained", action="store_true", help="with --resume: the plan's network, trained on since")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    parser.add_argument("--max-drop", metavar="SHARE", help="instead of a budget: the fastest model that loses no more "
+    parser.add_argument("--max-drop", action=_Once, metavar="SHARE",
+                        help="instead of a budget: the fastest model that loses no more "
                         "top-1 than this (1%%, with --evaluate)")  # fmt: skip
     return parser
 
@@ -81,7 +83,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
         ("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%"),
         ("peak-memory", "50%%, 64MB: weights, and the most activations that live at once"),
     ):  # fmt: skip
-        budget.add_argument(f"--{resource}", metavar="BUDGET", help=example)
+        budget.add_argument(f"--{resource}", action=_Once, metavar="BUDGET", help=example)
     budget.add_argument(
         "--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)"
     )
@@ -112,7 +114,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     device.add_argument("--accept-table-from-other-device", action="store_true")
     choice = parser.add_argument_group("selection")
     choice.add_argument("--solver", choices=("joint", "halp", "sp-lamp"), default="joint")
-    choice.add_argument("--steps", type=_positive, default=1, help="pruning steps of --solver halp")
+    choice.add_argument("--steps", type=_few, default=1, help="pruning steps of --solver halp")
     choice.add_argument("--align", type=_positive, metavar="N", help="widths are multiples of N (with "
                         "--latency 8, and 2 where those cannot meet it; else any width)")  # fmt: skip
     choice.add_argument("--min-width", type=_positive, default=1, metavar="N", help="least channels of a group")
@@ -152,7 +154,7 @@ def _sweep_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
     )
     _model_arguments(parser)
     _compile_arguments(parser)
-    parser.add_argument("--points", type=_positive, metavar="N", help="N budgets on latency from 95%% to 25%%")
+    parser.add_argument("--points", type=_few, metavar="N", help="N budgets on latency from 95%% to 25%%")
     parser.add_argument("-o", "--output", type=_path, default=Path("halpc-sweep"), metavar="DIR")
     return parser
 
@@ -191,14 +193,29 @@ def _schedule_command(commands: Commands, shared: argparse.ArgumentParser) -> ar
         "schedule", parents=[shared], help="targets for pruning in steps while training"
     )
     parser.add_argument("--latency", required=True, metavar="SHARE", help="the last target, as 55%% or 1.8x")
-    parser.add_argument("--steps", type=_positive, required=True, metavar="K")
+    parser.add_argument("--steps", type=_few, required=True, metavar="K")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
+def _positive(text: str, most: int = 2**31 - 1) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return int(text)
+
+
+def _few(text: str) -> int:
+    return _positive(text, MOST)
+
+
+class _Once(argparse.Action):
+    """An option that says something else where it is given twice, and is refused then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:  # fmt: skip
+        before = getattr(namespace, self.dest)
+        if before is not None:
+            parser.error(f"{option_string} is given twice, {before} and {values}; give one (halpc sweep takes a list)")
+        setattr(namespace, self.dest, values)
 
 
 def _path(text: str) -> Path:
@@ -226,6 +243,10 @@ def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
 def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = None) -> Options:
     """The compile options that the arguments spell; `budgets` in place of the arguments' own."""
     check_percentile(args.percentile)
+    if args.accept_table_from_other_device and args.table is None:
+        raise UsageError("--accept-table-from-other-device says something of --table, and there is none")
+    if args.calibration is None and (args.mean is not None or args.std is not None):
+        raise UsageError("--mean and --std are of the images of --calibration, and there are none")
     if getattr(args, "retrained", False) and args.resume is None:
         raise UsageError("--retrained says something of the plan that --resume names, and there is none")
     return Options(
@@ -242,9 +263,9 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         provider=args.provider,
         threads=args.threads,
         precision=args.precision,
-        shapes=dict(parse_shape(text) for text in (*args.opt_shapes, *args.shape)),
+        shapes=parse_shapes((*args.opt_shapes, *args.shape)),
         batch=args.batch,
-        profiles={w: dict(map(parse_shape, getattr(args, f"{w}_shapes"))) for w in ("min", "opt", "max")},
+        profiles={w: parse_shapes(getattr(args, f"{w}_shapes")) for w in ("min", "opt", "max")},
         freeze=tuple(args.freeze),
         align=args.align,
         min_width=args.min_width,

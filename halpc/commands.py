@@ -8,7 +8,7 @@ from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
 from halpc.errors import OverBudgetError, UsageError
-from halpc.units import parse_budget, parse_shape, parse_share, spell_ms, spell_over
+from halpc.units import parse_budget, parse_shapes, parse_share, spell_ms, spell_over
 
 
 def compile(args: argparse.Namespace) -> int:
@@ -87,8 +87,7 @@ def explain(args: argparse.Namespace) -> int:
 def _inspected(args: argparse.Namespace) -> Any:
     from halpc.inspection import inspect as look
 
-    shapes = dict(parse_shape(text) for text in args.shape)
-    return look(args.model, shapes, args.batch, tuple(args.freeze), args.allow_renormalisation)
+    return look(args.model, parse_shapes(args.shape), args.batch, tuple(args.freeze), args.allow_renormalisation)
 
 
 def profile(args: argparse.Namespace) -> int:

@@ -146,11 +146,14 @@ def explain(found: Inspection, layer: str, other: str | None = None) -> list[str
     """Sentences: why `layer` stays whole or whom it is tied to; or why two layers are tied.
 
     Raises:
-        UsageError: no such layer, with the nearest name.
+        UsageError: no such layer, with the nearest name; or twice the same.
     """
     node = _find(found, layer)
     if other is not None:
-        return _tied(found, node, _find(found, other))
+        second = _find(found, other)
+        if second is node:
+            raise UsageError(f"{layer!r} and {other!r} are one layer: give another, or one alone")
+        return _tied(found, node, second)
     lines = []
     for tensor, role in ((node.outputs[0], "output"), (_data(node), "input")):
         axis = _channels(found, tensor)

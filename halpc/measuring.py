@@ -13,7 +13,7 @@ from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Progress
-from halpc.units import check_percentile, parse_shape
+from halpc.units import check_percentile, parse_shapes
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.load import load
@@ -41,7 +41,7 @@ def compare(args: argparse.Namespace) -> Comparison:
     if not 0 <= args.seconds <= LONGEST_S:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number from 0 to {LONGEST_S}")
     check_percentile(args.percentile)
-    shapes = dict(parse_shape(text) for text in args.shape)
+    shapes = parse_shapes(args.shape)
     profiler, models = _profiler(args), {}
     for path in args.models:
         model = load(path, shapes=shapes, batch=args.batch)
@@ -51,10 +51,11 @@ def compare(args: argparse.Namespace) -> Comparison:
 
 def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     """Measure whatever a model needs into the table file of a `profile` command; what it says of the model."""
-    shapes = dict(parse_shape(text) for text in args.shape)
+    shapes = parse_shapes(args.shape)
     profiler = _profiler(args)
     table = LatencyTable.open(args.output, profiler.device)
     model = load(args.model, shapes=shapes, batch=args.batch)
+    profiler.compare([static_proto(model.graph, model.shapes, model.header)], seconds=0.0)  # refused before it is begun
     frozen = produced_by(model.twin, args.freeze)
     coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)
     found = profile(model, coupling, table, profiler, grid=args.align or GRID, progress=progress)

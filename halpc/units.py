@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halpc.errors import UsageError
@@ -16,6 +17,7 @@ _SUFFIXES = {
     "params": (_COUNT, "50%, 2x or 2.8M"),
     "peak-memory": (_BYTES, "50%, 64MB or 64MiB"),
 }
+LEAST = 1e-12  # a number that anybody means
 UNITS = {"latency": "ms", "macs": "MACs", "params": "parameters", "peak-memory": "bytes"}
 
 
@@ -27,7 +29,7 @@ class Budget:
         resource: `latency`, `macs`, `params` or `peak-memory`.
         share: of the baseline, or None.
         amount: in ms, MACs, parameters or bytes, or None.
-        text: as it was written.
+        text: as it was written, without spaces.
     """
 
     resource: str
@@ -52,16 +54,16 @@ def parse_budget(resource: str, text: str) -> Budget:
     if match is None:
         raise UsageError(hint)
     number, suffix = float(match[1].replace(",", ".")), match[2].lower()
-    if not 0 < number < float("inf"):
-        raise UsageError(f"{hint}; it must be above zero")
+    if not LEAST < number < 1 / LEAST:
+        raise UsageError(f"{hint}; it must be above zero, and finite")
     if suffix in ("%", "x"):
         share = number / 100 if suffix == "%" else 1 / number
         if share > 1:
             raise UsageError(f"{hint}; {text.strip()} is above the model as it is, there is nothing to do")
-        return Budget(resource, share, None, text.strip())
+        return Budget(resource, share, None, match[1] + match[2])
     if suffix not in suffixes or (resource == "latency" and not suffix):
         raise UsageError(f"{hint}; {match[2] or 'a number alone'!s} is no unit for it")
-    return Budget(resource, None, number * suffixes[suffix], text.strip())
+    return Budget(resource, None, number * suffixes[suffix], match[1] + match[2])
 
 
 def parse_share(option: str, text: str) -> float:
@@ -96,6 +98,20 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if max(shape) >= 2**31:
         raise UsageError(f"--shape {text!r}: expected sizes below 2147483648")
     return name, shape
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Sizes by input.
+
+    Raises:
+        UsageError: not of that form, or two shapes of one input.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, shape = parse_shape(text)
+        if shapes.setdefault(name, shape) != shape:
+            raise UsageError(f"--shape {text!r}: input {name!r} has another shape already, {shapes[name]}; give one")
+    return shapes
 
 
 def spell_ms(ms: float) -> str:

@@ -45,6 +45,7 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
 
     Raises:
         ModelError: not ONNX, truncated, invalid, or outside the supported IR and opset range.
+        UsageError: a shape or a batch that the model cannot take.
     """
     proto = read(path)
     digest, size = _digest(path, proto)
@@ -85,10 +86,15 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: is a folder, expected an ONNX file") from error
     except PermissionError as error:
         raise ModelError(f"{path}: permission denied; make the file readable") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file, or truncated; export or copy it again") from error
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX file, or truncated: it has no graph; export or copy it again")
+    for what in ("node", "output"):
+        if not getattr(proto.graph, what):
+            raise ModelError(f"{path}: the graph has no {what}s, so there is nothing to prune; export it again")
     _check_versions(path, proto)
     _load_external(path, proto)
     _check(path, proto)

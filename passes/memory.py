@@ -38,6 +38,8 @@ def peak_memory(graph: gs.Graph, coupling: Coupling) -> PeakModel:
             row.update(_terms(tensor, coupling))
         rows.append(row)
         names.append(node)
+    if not rows:  # everything was folded away
+        rows, names = [weights], ["the weights"]
     axes = tuple(dict.fromkeys(key for row in rows for key in row if key))
     table = np.array([[row.get(key, 0.0) for key in axes] for row in rows], dtype=np.float64).reshape(len(rows), -1)
     fixed = np.array([row.get((), 0.0) for row in rows], dtype=np.float64)

@@ -155,10 +155,14 @@ def score_from_file(path: Path, graph: gs.Graph, coupling: Coupling) -> Saliency
     table = layers(graph)
     names = _names(table)
     chosen: list[tuple[Layer, Scores]] = []
+    taken: dict[str, str] = {}
     for key, values in arrays.items():
         layer = names.get(key) or names.get(_bare(key))
         if layer is None:
             raise SaliencyError(f"{path}: {key!r} is no layer of the model{_nearest(key, names)}")
+        if layer.name in taken:
+            raise SaliencyError(f"{path}: {taken[layer.name]!r} and {key!r} are one layer; keep one of them")
+        taken[layer.name] = key
         chosen.append((layer, _checked(path, key, values, int(layer.tensor.shape[layer.axis]))))
     return _gather(chosen, coupling, str(path))
 

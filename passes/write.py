@@ -20,23 +20,24 @@ from halpc.errors import OutputError
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A scratch folder on the same disk as `out`; gone afterwards.
+    """A scratch folder on the same disk as `out`, in the nearest folder above it that is there; gone afterwards.
 
     Raises:
-        OutputError: the folder's parent does not exist or may not be written.
+        OutputError: `out` is or is inside a file, or may not be written.
     """
     try:
-        if out.exists() and not out.is_dir():
-            raise OutputError(f"{out}: is a file; give -o the name of a folder")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        place = out if out.is_dir() else out.parent
+        place = next(there for there in (out, *out.absolute().parents) if there.exists())
+        if not place.is_dir():
+            inside = "" if place == out else f"{place} "
+            raise OutputError(f"{out}: {inside}is a file; give -o the name of a folder")
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give -o another folder") from error
     try:
         yield folder
     except OSError as error:
-        raise OutputError(f"{out}: writing failed: {error.strerror or error}; nothing was changed there") from error
+        where = error.filename or out
+        raise OutputError(f"{where}: failed: {error.strerror or error}; nothing was changed in {out}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx_graphsurgeon as gs
 
-from halpc.errors import ModelError
+from halpc.errors import ModelError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 def static_shapes(
     graph: gs.Graph, given: dict[str, tuple[int, ...]], batch: int | None
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """A static shape per input, and which axes are dynamic in the model."""
+    """A static shape per input, and which axes are dynamic in the model.
+
+    Raises:
+        ModelError: an input has no shape at all.
+        UsageError: a shape or a batch that the model cannot take.
+    """
     names = [t.name for t in graph.inputs]
     for name in given:
         if name not in names:
-            raise ModelError(f"--shape {name}: the model has no such input; its inputs are {', '.join(names)}")
+            raise UsageError(f"--shape {name}: the model has no such input; its inputs are {', '.join(names)}")
     symbols: dict[str, int] = {}
     static: dict[str, tuple[int, ...]] = {}
     dynamic: dict[str, tuple[int, ...]] = {}
@@ -40,6 +45,9 @@ def static_shapes(
         free = tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
         shape = _given(tensor, given[tensor.name]) if tensor.name in given else _assumed(tensor, free, batch, symbols)
         static[tensor.name], dynamic[tensor.name] = shape, free
+    if batch is not None and all(shape[:1] != (batch,) for shape in static.values()):
+        fixed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in static.items())
+        raise UsageError(f"--batch {batch}: no input has a dynamic first axis ({fixed}); export it with one")
     return static, dynamic
 
 
@@ -48,8 +56,9 @@ def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
         not isinstance(n, int) or n < 0 or n == m for n, m in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        raise ModelError(
-            f"--shape {tensor.name}: {'x'.join(map(str, shape))} does not fit the model's {list(tensor.shape)}"
+        taken = "x".join("?" if not isinstance(n, int) or n < 0 else str(n) for n in tensor.shape)
+        raise UsageError(
+            f"--shape {tensor.name}:{'x'.join(map(str, shape))}: the model's input is {taken}, ? being free"
         )
     return shape
 
