@@ -40,7 +40,7 @@ NETWORKS = {
 RANDOM = {"mobilenetv2-224": mobilenetv2, "resnet50-224": resnet50}
 HEAD = (
     "| network | baseline | samples | profiling | repeated measurement differs by: median, nine in ten "
-    "| predicted: median, nine in ten, R² | after one correction: median, nine in ten, R² |\n"
+    "| predicted: median, nine in ten, R² | at the machine's speed of the moment: median, nine in ten, R² |\n"
     "|---|---|---|---|---|---|---|"
 )
 BEGIN, END = "<!-- written by benchmarks/latency.py -->", "<!-- end -->"
@@ -94,7 +94,7 @@ def measured(name: str, out: Path, plans: int) -> Facts:
         "device": profiler.device.as_json(),
         "baseline_ms": found.cost.at({}),
         "samples": found.samples,
-        "networks": found.networks,
+        "networks": len(found.context),
         "seconds": found.seconds,
         "held_back": asdict(first),
         "repeated": [float(np.median(repeated)), float(np.percentile(repeated, 90))],
@@ -105,7 +105,7 @@ def row(title: str, facts: Facts) -> str:
     """One line of the table."""
     before, repeated = Prediction(**facts["held_back"]), "{:.1%}, {:.1%}".format(*facts["repeated"])
     cells = [title, f"{facts['baseline_ms']:.2f} ms", f"{facts['samples']} + {facts['networks']} networks",
-             f"{facts['seconds']:.0f} s", repeated, spelt(before), spelt(before.corrected)]  # fmt: skip
+             f"{facts['seconds']:.0f} s", repeated, spelt(before), spelt(before.at_speed)]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 

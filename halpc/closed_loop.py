@@ -97,9 +97,9 @@ def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:
     return {
         "table": str(table.path),
         "samples": profiled.samples,
-        "networks": profiled.networks,
+        "networks": len(profiled.context),
         "measured_now": profiled.measured,
-        "saved_by_table": profiled.samples + profiled.networks - profiled.measured,
+        "saved_by_table": profiled.samples + len(profiled.context) - profiled.measured,
         "fit": profiled.fit.as_json(),
         "steps": {about: list(steps) for about, steps in profiled.steps.items()},
     }

@@ -63,7 +63,7 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
         "table": str(args.output),
         "device": profiler.device.as_json(),
         "samples": found.samples,
-        "networks": found.networks,
+        "networks": len(found.context),
         "measured_now": found.measured,
         "seconds": round(found.seconds, 2),
         "baseline_ms": found.cost.at({}),
@@ -76,9 +76,14 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
 
 def _quality(prediction: Prediction) -> str:
     """Errors of a prediction in one line."""
-    left = prediction.corrected
-    return (
-        f"median {prediction.median_error:.1%}, nine in ten under {prediction.p90_error:.1%}, R² {prediction.r2:.4f};"
-        f" after one correction {left.median_error:.1%}, {left.p90_error:.1%}, {left.r2:.4f}"
+    text = (
+        f"median {prediction.median_error:.1%}, nine in ten under {prediction.p90_error:.1%}, R² {prediction.r2:.4f}"
         f" ({len(prediction.measured_ms)} networks)"
+    )
+    if prediction.speed == 1:
+        return text
+    now = prediction.at_speed
+    return (
+        f"{text}; the machine is at {1 / prediction.speed:.1%} of the speed it was profiled at; with that taken out"
+        f" {now.median_error:.1%}, {now.p90_error:.1%}, {now.r2:.4f}"
     )

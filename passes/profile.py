@@ -4,6 +4,7 @@
     kernels    each with a signature, axes, and a model of its own      (kernels.py)
     samples    of every signature, alone, adaptively                    (sampling.py, interpolate.py)
     networks   whole, slimmed to a designed set of width mixes          (calibrate.py)
+    samples    taken now are taken again: a noisy second has not hit a kernel both times; the faster one counts
 
 Everything measured goes into the table as it is measured; what is there is not measured again, so an interrupted
 run resumes, and a second budget measures nothing. Without a profiler the table must have it all.
@@ -48,6 +49,7 @@ _BATCH: Final = 64
 _LAYER_RUNS: Final = 12
 _LEAST_SECONDS: Final = 0.15
 _RUNS: Final = 30
+_REFERENCES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Profiled:
     Attributes:
         cost: latency as a function of the groups' widths, in ms.
         fit: how well the calibration networks are predicted by a model that was fitted without them.
+        context: the calibration networks.
         samples: how many samples of kernels the model rests on.
-        networks: how many whole networks.
         measured: how many of these samples and networks were measured now; the others were in the table.
         steps: signature's description → per axis, the staircase's step in channels.
         seconds: wall time of it all.
@@ -66,8 +68,8 @@ class Profiled:
 
     cost: CostModel
     fit: Prediction
+    context: tuple[NetworkSample, ...]
     samples: int
-    networks: int
     measured: int
     steps: Mapping[str, tuple[int, ...]]
     seconds: float
@@ -77,7 +79,7 @@ class Profiled:
         return {
             "kernels": len(self.cost.charges),
             "samples": self.samples,
-            "networks": self.networks,
+            "networks": len(self.context),
             "measured_now": self.measured,
             "seconds": self.seconds,
             "prediction": self.fit.as_json(),
@@ -113,15 +115,17 @@ def profile(
     started = time.perf_counter()
     run = _Run(model, coupling, table, profiler, grid, progress, network_key(model, coupling))
     kernels = run.kernels()
-    surfaces = run.surfaces(kernels)
+    run.sample(kernels)
     samples = run.networks(mixes(coupling, networks, grid, seed=0))
+    run.confirm(kernels)
+    surfaces = run.surfaces(kernels)
     calibrated = calibrate(kernels, surfaces, samples)
     steps = run.steps(kernels)
     return Profiled(
         calibrated.cost(_group_steps(kernels, steps, coupling)),
         _left_out(kernels, surfaces, samples),
+        tuple(samples),
         sum(len(table.lookup(s)) for s in {k.signature for k in kernels}),
-        len(samples),
         run.measured,
         {signature.about: found for signature, found in steps.items()},
         time.perf_counter() - started,
@@ -131,12 +135,18 @@ def profile(
 def held_back(
     model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, *, grid: int = 8, plans: int = HELD_BACK
 ) -> Prediction:
-    """Predict random plans that the model has not seen, then measure them end to end, interleaved."""
+    """Predict random plans that the model has not seen, then measure them end to end, interleaved.
+
+    Some of the networks that the model was fitted to are measured with them: they tell the machine's speed now.
+    """
     drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
-    protos = [_slimmed(model, coupling, widths) for widths in drawn]
+    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)]
+    protos = [_slimmed(model, coupling, widths) for widths in (*(n.widths for n in known), *drawn)]
     predicted = [profiled.cost.at(widths) for widths in drawn]
-    timings = profiler.compare(protos, seconds=2 * sum(map(_seconds, predicted)))
-    return judge(predicted, [timing.undisturbed_ms for timing in timings])
+    timings = profiler.compare(protos, seconds=2 * sum(map(_seconds, (*(n.ms for n in known), *predicted))))
+    measured = [timing.undisturbed_ms for timing in timings]
+    speed = float(np.median([ms / n.ms for ms, n in zip(measured, known, strict=False)]))
+    return judge(predicted, measured[len(known) :], speed)
 
 
 @dataclass(slots=True)
@@ -182,24 +192,40 @@ class _Run:
         self.table.append_structure(self.key, layers)
         return layers
 
+    def sample(self, kernels: Sequence[Kernel]) -> None:
+        """Measure what the table lacks; without a profiler, refuse a table that lacks a kernel altogether."""
+        boxes = self._boxes(kernels)
+        if self.profiler is None:
+            self.table.require(boxes)
+        else:
+            self._sample(_one_of_each(kernels), boxes)
+
+    def confirm(self, kernels: Sequence[Kernel]) -> None:
+        """Measure again what was measured only once, some seconds ago."""
+        if self.profiler is not None:
+            once = [(s, w) for s, box in self._boxes(kernels).items() for w in self._once(s, box)]
+            self._measure(once, _one_of_each(kernels), "profile: kernels once more")
+
+    def _once(self, signature: Signature, box: Box) -> list[Point]:
+        known = self.table.lookup(signature)
+        return [widths for widths in self._inside(signature, box) if known[widths].runs == 1]
+
     def surfaces(self, kernels: Sequence[Kernel]) -> dict[str, Surface]:
         """Signature key → what its kernels cost alone; those that hardly count are left out."""
-        by_signature: dict[Signature, list[Kernel]] = {}
-        for kernel in kernels:
-            by_signature.setdefault(kernel.signature, []).append(kernel)
-        counts = {s: sum(self.shares.get(k.name, 0.0) for k in ks) >= _NEGLIGIBLE for s, ks in by_signature.items()}
-        wanted = {s: ks for s, ks in by_signature.items() if counts[s]}
-        boxes = {s: box_of([k.sizes for k in ks], self.grid) for s, ks in wanted.items()}
-        if self.profiler is None:
-            self.table.require(wanted)
-        else:
-            self._sample({s: wanted[s][0] for s in wanted}, boxes)
         found = {}
-        for signature, box in boxes.items():
+        for signature, box in self._boxes(kernels).items():
             samples = self._inside(signature, box)
             if box.centre in samples:
                 found[signature.key] = surface(samples, box.sizes, box.centre)
         return found
+
+    def _boxes(self, kernels: Sequence[Kernel]) -> dict[Signature, Box]:
+        """Where each signature is sampled; those that hardly count are left out."""
+        by_signature: dict[Signature, list[Kernel]] = {}
+        for kernel in kernels:
+            by_signature.setdefault(kernel.signature, []).append(kernel)
+        counts = {s: sum(self.shares.get(k.name, 0.0) for k in ks) >= _NEGLIGIBLE for s, ks in by_signature.items()}
+        return {s: box_of([k.sizes for k in ks], self.grid) for s, ks in by_signature.items() if counts[s]}
 
     def _inside(self, signature: Signature, box: Box) -> dict[Point, float]:
         """What the table knows of a kernel at widths of this model; other models may have it wider."""
@@ -216,24 +242,24 @@ class _Run:
             missing = [(s, w) for s, w in dict.fromkeys(wanted) if w not in self.table.lookup(s)]
             if not missing:
                 break
-            self._measure(missing, kernels)
+            self._measure(missing, kernels, "profile: kernels")
+            self.measured += len(missing)
             wanted = [(s, w) for s, box in boxes.items() for w in box.finer(self._inside(s, box))]
 
-    def _measure(self, points: Sequence[tuple[Signature, Point]], kernels: Mapping[Signature, Kernel]) -> None:
+    def _measure(
+        self, points: Sequence[tuple[Signature, Point]], kernels: Mapping[Signature, Kernel], stage: str
+    ) -> None:
         assert self.profiler is not None
-        done = 0
         for start in range(0, len(points), _BATCH):
             batch = points[start : start + _BATCH]
-            self.progress("profile: kernels", done, len(points))
+            self.progress(stage, start, len(points))
             models = [kernels[s].model(self.coupling, w) for s, w in batch]
             found: dict[Signature, list[Sample]] = {}
             for (signature, widths), ms in zip(batch, self.profiler.kernels(models), strict=True):
                 found.setdefault(signature, []).append(Sample(widths, float(ms)))
             for signature, samples in found.items():
                 self.table.append(signature, samples)
-            done += len(batch)
-        self.measured += done
-        self.progress("profile: kernels", done, len(points))
+        self.progress(stage, len(points), len(points))
 
     def networks(self, wanted: Sequence[Mapping[str, int]]) -> list[NetworkSample]:
         """Whole networks at the mixes of widths: from the table, else measured."""
@@ -282,6 +308,11 @@ class _Run:
                     step_of(on_line(samples, box.centre, axis), NOISE / 2) for axis in range(len(box.sizes))
                 )
         return found
+
+
+def _one_of_each(kernels: Sequence[Kernel]) -> dict[Signature, Kernel]:
+    """Any one kernel of every signature: measured alone at the same widths, they are the same."""
+    return {kernel.signature: kernel for kernel in reversed(kernels)}
 
 
 def _seconds(ms: float) -> float:

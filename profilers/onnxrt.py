@@ -46,6 +46,7 @@ _TOGETHER_BYTES = 512 << 20
 _TOGETHER = 128
 _SHORT_S = 200e-6
 _SHORT_FACTOR = 4
+_ROW, _SHORT_ROW = 2, 4
 _CONFIRMED = 1.03
 
 
@@ -251,17 +252,27 @@ class _Runner:
 
 
 def _fastest(runners: Sequence[_Runner], repetitions: int) -> list[float]:
-    """Run all of them in rounds; the fastest wall time of each, in seconds.
+    """Run all of them in turns; the fastest wall time of each, in seconds.
 
-    After `repetitions` rounds only those go on, up to four times as long, that are so short that it costs nothing,
-    or whose fastest run no other has come near: on a busy machine it may not have been an undisturbed one.
+    A turn is some runs in a row: the first finds the caches full of the others' data, how full depends on who the
+    others are, and a kernel's time with it, by half; the next ones find its own. After `repetitions` runs only those
+    go on, up to four times as long, that are so short that it costs nothing, or whose fastest run no other has come
+    near: on a busy machine it may not have been an undisturbed one.
     """
     best = [sorted((runner.run(), runner.run())) for runner in runners]
-    for turn in range(repetitions * _SHORT_FACTOR):
-        for runner, two in zip(runners, best, strict=True):
-            if turn < repetitions or two[0] < _SHORT_S or two[1] > two[0] * _CONFIRMED:
-                two[:] = sorted((*two, runner.run()))[:2]
+    done = [0] * len(runners)
+    while any(_goes_on(count, two, repetitions) for count, two in zip(done, best, strict=True)):
+        for i, (runner, two) in enumerate(zip(runners, best, strict=True)):
+            if _goes_on(done[i], two, repetitions):
+                row = _SHORT_ROW if two[0] < _SHORT_S else _ROW
+                two[:] = sorted([*two, *(runner.run() for _ in range(row))])[:2]
+                done[i] += row
     return [two[0] for two in best]
+
+
+def _goes_on(done: int, two: Sequence[float], repetitions: int) -> bool:
+    unsure = two[0] < _SHORT_S or two[1] > two[0] * _CONFIRMED
+    return done < (repetitions * _SHORT_FACTOR if unsure else repetitions)
 
 
 def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto]]:

@@ -43,7 +43,7 @@ def import_onnxruntime(provider: str) -> Any:
 
 def describe(ort: Any, provider: str, threads: int, precision: str, optimisation: str) -> Device:
     """The device that sessions will run on."""
-    details = {"optimisation": optimisation, "system": f"{platform.system()} {platform.machine()}"}
+    details = {"optimisation": optimisation, "caches": "warm", "system": f"{platform.system()} {platform.machine()}"}
     if provider == "cpu":
         name, vectors = processor()
         details["vectors"] = vectors

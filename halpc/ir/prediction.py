@@ -14,12 +14,13 @@ class Prediction:
 
     Attributes:
         predicted_ms, measured_ms: one entry per plan.
-        factor: median of measured over predicted: what one end-to-end measurement would correct.
+        speed: what the machine takes now over what it took when it was profiled, by networks measured both times; 1
+            where the plans were measured in the profiling itself.
     """
 
     predicted_ms: tuple[float, ...]
     measured_ms: tuple[float, ...]
-    factor: float
+    speed: float = 1.0
 
     @property
     def errors(self) -> tuple[float, ...]:
@@ -27,9 +28,9 @@ class Prediction:
         return tuple(abs(p / m - 1) for p, m in zip(self.predicted_ms, self.measured_ms, strict=True))
 
     @property
-    def corrected(self) -> Prediction:
-        """The same with `factor` taken out: what is left once one network was measured and the model scaled to it."""
-        return Prediction(tuple(p * self.factor for p in self.predicted_ms), self.measured_ms, 1.0)
+    def at_speed(self) -> Prediction:
+        """The same with the machine's change of speed since it was profiled taken out."""
+        return Prediction(tuple(p * self.speed for p in self.predicted_ms), self.measured_ms)
 
     @property
     def median_error(self) -> float:
@@ -55,13 +56,12 @@ class Prediction:
             "median_error": self.median_error,
             "p90_error": self.p90_error,
             "r2": self.r2,
-            "factor": self.factor,
+            "speed": self.speed,
             "predicted_ms": list(self.predicted_ms),
             "measured_ms": list(self.measured_ms),
         }
 
 
-def judge(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> Prediction:
+def judge(predicted_ms: Sequence[float], measured_ms: Sequence[float], speed: float = 1.0) -> Prediction:
     """Put predictions and measurements side by side."""
-    ratio = np.median(np.array(measured_ms) / np.array(predicted_ms))
-    return Prediction(tuple(map(float, predicted_ms)), tuple(map(float, measured_ms)), float(ratio))
+    return Prediction(tuple(map(float, predicted_ms)), tuple(map(float, measured_ms)), speed)

@@ -17,7 +17,7 @@ from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.model import Model
 from halpc.ir.profiler import Feeds
 from halpc.ir.profiler import Model as Measured
-from halpc.ir.table import LatencyTable
+from halpc.ir.table import LatencyTable, Signature
 from passes.latency.calibrate import mixes, network_key
 from passes.profile import held_back, profile
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
@@ -32,6 +32,7 @@ class MadeUp:
 
     layered: bool = True
     stop_after: int = 1_000_000
+    slow_for: int = 0
     measured: int = 0
     device: Device = DEVICE
     asked: list[int] = field(default_factory=list)
@@ -49,8 +50,9 @@ class MadeUp:
     def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
         if self.measured + len(models) > self.stop_after:
             raise KeyboardInterrupt
+        slowed = [1.4 if self.measured + i < self.slow_for else 1.0 for i in range(len(models))]
         self.measured += len(models)
-        return np.array([sum(self.parts(model).values()) for model in models])
+        return np.array([sum(self.parts(model).values()) for model in models]) * slowed
 
     def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
         if not self.layered:
@@ -93,7 +95,7 @@ def test_a_second_run_measures_nothing_and_says_the_same(chain: tuple[Model, Cou
     device = MadeUp()
     again = profile(*chain, LatencyTable.open(path, DEVICE), device, networks=6)
     assert (again.measured, device.measured, device.asked) == (0, 0, [])
-    assert first.measured == first.samples + first.networks
+    assert first.measured == first.samples + len(first.context)
     widths = mixes(chain[1], 3, 8, seed=5)[2]
     assert again.cost.at(widths) == first.cost.at(widths)
     assert again.cost.steps == first.cost.steps
@@ -113,21 +115,31 @@ def test_a_table_of_another_model_is_refused_without_a_device(chain: tuple[Model
         profile(*other, LatencyTable.load(path))
 
 
+@pytest.mark.parametrize("when", [0.3, 0.8])
 def test_an_interrupted_run_keeps_what_it_measured(
-    chain: tuple[Model, Coupling], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chain: tuple[Model, Coupling], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: float
 ) -> None:
     monkeypatch.setattr("passes.profile._BATCH", 8)
     path = tmp_path / "t.jsonl"
     whole = MadeUp()
     profile(*chain, LatencyTable(DEVICE), whole, networks=4)
-    stopped = MadeUp(stop_after=whole.measured // 2)
+    stopped = MadeUp(stop_after=round(whole.measured * when))
     with pytest.raises(KeyboardInterrupt):
         profile(*chain, LatencyTable.open(path, DEVICE), stopped, networks=4)
     resumed = MadeUp()
     done = profile(*chain, LatencyTable.open(path, DEVICE), resumed, networks=4)
     assert stopped.measured > 0
     assert stopped.measured + resumed.measured == whole.measured
-    assert done.samples == whole.measured
+    assert 2 * done.samples == whole.measured
+
+
+def test_a_noisy_second_is_seen_through(chain: tuple[Model, Coupling]) -> None:
+    quiet, disturbed = LatencyTable(DEVICE), LatencyTable(DEVICE)
+    profile(*chain, quiet, MadeUp(), networks=4)
+    profile(*chain, disturbed, MadeUp(slow_for=40), networks=4)
+    for key, about in quiet.kernels().items():
+        mine, theirs = quiet.lookup(Signature(about)), disturbed.lookup(Signature(about))
+        assert {w: s.ms for w, s in mine.items()} == {w: theirs[w].ms for w in mine}, key
 
 
 def test_models_share_what_their_kernels_have_in_common(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
