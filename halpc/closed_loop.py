@@ -59,7 +59,10 @@ def _learn(job: Job) -> None:
     """The latency model of widths on the job's grid."""
     assert job.table is not None
     job.learnt = job.grid
-    profiled = profile(job.model, job.coupling, job.table, job.profiler, grid=job.grid or GRID, progress=job.progress)
+    profiled = profile(
+        job.model, job.coupling, job.table, job.profiler,
+        grid=job.grid or GRID, vanishing=job.vanishing, progress=job.progress,
+    )  # fmt: skip
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -36,6 +36,7 @@ from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, time
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
 from passes.latency.sampling import NOISE, Box, box_of, rounds
+from passes.latency.vanishing import with_vanishing
 from passes.proto import static_proto
 from passes.slim import plan_for, slim
 
@@ -95,6 +96,7 @@ def profile(
     *,
     grid: int = 8,
     networks: int = NETWORKS,
+    vanishing: Collection[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Profiled:
     """The latency model of `model` on the table's device.
@@ -106,6 +108,7 @@ def profile(
         profiler: measures what is missing; None: nothing is measured.
         grid: widths that will be asked for are multiples of this.
         networks: how many whole networks to measure in context.
+        vanishing: groups that may have no channels at all.
         progress: called with a stage's name, samples done and samples in all, as far as is known.
 
     Raises:
@@ -121,8 +124,9 @@ def profile(
     surfaces = run.surfaces(kernels)
     calibrated = calibrate(kernels, surfaces, samples)
     steps = run.steps(kernels)
+    cost = calibrated.cost(_group_steps(kernels, steps, coupling))
     return Profiled(
-        calibrated.cost(_group_steps(kernels, steps, coupling)),
+        with_vanishing(cost, model.twin, coupling, vanishing, run.clusters, samples),
         _left_out(kernels, surfaces, samples),
         tuple(samples),
         sum(len(table.lookup(s)) for s in {k.signature for k in kernels}),

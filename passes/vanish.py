@@ -93,6 +93,24 @@ def _sum_behind(node: gs.Node, outputs: set[str]) -> str | None:
         tensor = reader.outputs[0]
 
 
+def dead_without(graph: gs.Graph, group: Group) -> set[str]:
+    """Names of the nodes that are gone where a group that may vanish has no channels.
+
+    Args:
+        graph: with nodes in topological order.
+        group: one that `vanishable` names.
+    """
+    outputs = {t.name for t in graph.outputs}
+    consumers = {m.node for m in group.members if m.role == "in"}
+    dead: set[str] = set()
+    for node in reversed(graph.nodes):
+        read = [reader for t in node.outputs for reader in t.outputs]
+        unread = bool(read) and all(reader.name in dead for reader in read)
+        if node.name in consumers or (unread and outputs.isdisjoint(t.name for t in node.outputs)):
+            dead.add(node.name)
+    return dead
+
+
 def replace_empty(graph: gs.Graph, coupling: Coupling, vanished: Iterable[str]) -> None:
     """Put constants where groups of no channels are consumed; dead nodes are left to cleanup."""
     nodes = {node.name: node for node in graph.nodes}
