@@ -19,13 +19,13 @@ from typing import Any
 
 from halpc.casting import NATIVE, AtPrecision, accepted_table, as_measured
 from halpc.errors import InfeasibleError
-from halpc.evidence import CONFIDENCE, Evidence, Pair, Trial, pooled, weigh
+from halpc.evidence import Evidence, Pair, Trial, pooled, weigh
 from halpc.expectation import best_aim, expected
-from halpc.infeasible import infeasible
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job, Widths
-from halpc.units import spell_ms, spell_over
+from halpc.limits import infeasible, remarks
+from halpc.units import spell_ms
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
@@ -364,11 +364,9 @@ def judge(job: Job) -> None:
     found = job.evidence = _measure(job, known, trial.predicted)
     job.limits["latency"] = found.limit_ms
     _correct(job, trial.predicted * found.limit_ms)
-    if found.met and not (found.sure or _whole(job)):
-        job.note(
-            f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"
-            f" the budget: on a quiet machine the latency may be up to {spell_over(found.high)} over it"
-        )
+    if found.met and not _whole(job):
+        for sentence in remarks(job, found):
+            job.note(sentence)
 
 
 def status(job: Job) -> str:

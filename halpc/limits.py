@@ -1,10 +1,15 @@
-"""What is said where a latency budget is out of reach."""
+"""What is said where a latency budget is out of reach, or far from used."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from halpc.errors import InfeasibleError
+from halpc.evidence import CONFIDENCE, Evidence
 from halpc.job import Job
-from halpc.units import spell_ms
+from halpc.units import spell_ms, spell_over
+
+MUCH = 0.1  # of a budget: what is left beyond that has its reason said
 
 
 def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:
@@ -31,3 +36,27 @@ def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:
         f" ({least.measured_ms / least.baseline_ms:.0%} of the model as it is): {tell}",
         budget=least.limit_ms, floor=least.measured_ms, resource="latency",
     )  # fmt: skip
+
+
+def remarks(job: Job, found: Evidence) -> Iterator[str]:
+    """What to know of a latency budget that was met: that noise reaches it, or why much of it is left.
+
+    Args:
+        job: with its trials, the one that it is left with among them.
+        found: of the model that is written.
+    """
+    if not found.sure:
+        yield (
+            f"the machine's noise (±{found.noise:.1%} at {CONFIDENCE:.0%} confidence) is larger than the distance to"
+            f" the budget: on a quiet machine the latency may be up to {spell_over(found.high)} over it"
+        )
+    left = 1 - found.measured_ms / found.limit_ms
+    if left > MUCH:
+        better = [t.evidence for t in job.trials.values() if t.selection.value > job.selection.value]
+        nearest = min((e.measured_ms / e.limit_ms for e in better), default=None)
+        why = (
+            "no other choice of widths was expected to fit"
+            if nearest is None
+            else f"none of {len(better)} measured choices worth more was surely within it; the nearest took {nearest:.0%}"
+        )
+        yield f"{left:.0%} of the latency budget is left: {why}"
