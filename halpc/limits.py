@@ -57,6 +57,6 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
         why = (
             "no other choice of widths was expected to fit"
             if nearest is None
-            else f"none of {len(better)} measured choices worth more was surely within it; the nearest took {nearest:.0%}"
+            else f"none of {len(better)} measured choices worth more surely fitted; the nearest took {nearest:.0%}"
         )
         yield f"{left:.0%} of the latency budget is left: {why}"
