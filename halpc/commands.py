@@ -99,7 +99,7 @@ def profile(args: argparse.Namespace) -> int:
         found = measure_table(args, progress)
     if args.json:
         _print(found)
-    else:
+    elif not args.quiet:
         print("\n".join(f"{key:<14}{value}" for key, value in found.items()))
     return 0
 

@@ -17,7 +17,7 @@ from typing import TypeAlias, cast
 from halpc import closed_loop, summary
 from halpc.casting import NATIVE, backend_of, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
-from halpc.errors import BackendError, OverBudgetError, UsageError
+from halpc.errors import BackendError, OutputError, OverBudgetError, UsageError
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
@@ -107,6 +107,7 @@ def _open(job: Job) -> None:
         UsageError: a score that needs inputs that nobody gave, or an engine that nothing here builds.
     """
     options = job.options
+    _check_output(options)
     for path in options.importance:
         read_importance(path)
     if options.resume is not None:
@@ -125,12 +126,25 @@ def _open(job: Job) -> None:
         )
 
 
+def _check_output(options: Options) -> None:
+    """That the result does not take its own model's place.
+
+    Raises:
+        OutputError: it would.
+    """
+    model, out = options.model.resolve(), options.out.resolve()
+    if model.is_relative_to(out) and model.match("pruned*.onnx") and not options.dry_run:
+        raise OutputError(
+            f"{options.model}: lies in {options.out}, where the result replaces it; give -o another folder"
+        )
+
+
 def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
-    if job.earlier is not None and not options.retrained:
-        job.earlier.check_model(job.model.sha256)
+    if job.earlier is not None and options.resume is not None and not options.retrained:
+        job.earlier.check_model(job.model.sha256, options.resume)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:

@@ -64,8 +64,8 @@ class Plan:
         """Group name → channels that stay."""
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
-    def check_model(self, sha256: str) -> None:
-        """That the plan was made for this very file.
+    def check_model(self, sha256: str, path: Path) -> None:
+        """That the plan, read from `path`, was made for this very model.
 
         Raises:
             PlanError: it was made for another.
@@ -73,9 +73,9 @@ class Plan:
         if self.model_sha256 != sha256:
             found, wanted = sha256[:12], self.model_sha256[:12] or "unknown"
             raise PlanError(
-                f"--resume: the plan was made for a model with sha256 {wanted}…, this one has {found}…: give the model"
-                " that it was made for, or --retrained if this is the same network with"
-                " weights trained since; a model that is pruned already is compiled without --resume"
+                f"--resume {path}: the plan was made for a model with sha256 {wanted}…, this one has {found}…: give the"
+                " model that it was made for, or --retrained if this is the same network with weights trained since;"
+                " a model that is pruned already is compiled without --resume"
             )
 
     def as_json(self) -> dict[str, Any]:

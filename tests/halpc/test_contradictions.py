@@ -105,6 +105,16 @@ def test_folders_above_the_output_are_not_left_behind(network: Path, arguments: 
     assert not Path("some").exists()
 
 
+@pytest.mark.parametrize("command", ["compile", "sweep"])
+def test_a_result_does_not_replace_its_own_model(
+    command: str, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(network), "-q", "-o", "out", "--macs", "80%"]) == 0
+    first = Path("out/80pct/pruned.onnx")
+    out = {"compile": "out/80pct", "sweep": "out"}[command]
+    refused([command, str(first), "-q", "-o", out, "--macs", "80%"], 3, capsys, str(first), "-o another folder")
+
+
 def test_folders_above_the_output_are_made(network: Path) -> None:
     assert main(["compile", str(network), "-q", "-o", "some/where/deep", "--macs", "60%"]) == 0
     assert Path("some/where/deep/report.json").is_file()
