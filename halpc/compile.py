@@ -68,6 +68,7 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
     Raises:
         HalpcError: one of the classes in `halpc.errors`, each with its exit code.
     """
+    check_output(options)
     job = Job(options, progress)
     with staging(options.out) as folder:
         run(job, PREPARE)
@@ -76,6 +77,17 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
             write(job, report, folder)
             publish(folder, options.out)
     return report
+
+
+def check_output(options: Options) -> None:
+    """That the result does not take its own model's place.
+
+    Raises:
+        OutputError: it would.
+    """
+    written = [options.out / name for name in ("pruned.onnx", f"pruned.{options.precision}.onnx")]
+    if options.model.resolve() in [path.resolve() for path in written] and not options.dry_run:
+        raise OutputError(f"{options.model}: would be replaced by its own result; give -o another folder")
 
 
 def run(job: Job, stages: Stages) -> None:
@@ -107,7 +119,6 @@ def _open(job: Job) -> None:
         UsageError: a score that needs inputs that nobody gave, or an engine that nothing here builds.
     """
     options = job.options
-    _check_output(options)
     for path in options.importance:
         read_importance(path)
     if options.resume is not None:
@@ -123,19 +134,6 @@ def _open(job: Job) -> None:
         raise UsageError(
             f"--profiler {options.profiler} builds an engine where it measures, and nothing is measured here: give a"
             " budget on --latency and no --accept-table-from-other-device, or leave --profiler out"
-        )
-
-
-def _check_output(options: Options) -> None:
-    """That the result does not take its own model's place.
-
-    Raises:
-        OutputError: it would.
-    """
-    model, out = options.model.resolve(), options.out.resolve()
-    if model.is_relative_to(out) and model.match("pruned*.onnx") and not options.dry_run:
-        raise OutputError(
-            f"{options.model}: lies in {options.out}, where the result replaces it; give -o another folder"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from halpc import summary
 from halpc.closed_loop import status
-from halpc.compile import INPUTS, LEARN, PREPARE, TRY, finish, run, write
+from halpc.compile import INPUTS, LEARN, PREPARE, TRY, check_output, finish, run, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
 from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
 LEAST, RESOLUTION = 0.02, 0.02  # share that --max-drop starts from, and how closely it is found
 READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
-ELSEWHERE = ("model", "budgets", "out", "dry_run")  # options that decide no point's result, or are told otherwise
+ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume", "retrained")  # told otherwise, or no options of a sweep
 
 
 def shares(points: int) -> list[str]:
@@ -49,6 +49,8 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
     Raises:
         HalpcError: before the first budget, as `compile_model` does; a budget that cannot be met is a point.
     """
+    for budget in options.budgets:
+        check_output(replace(options, out=_place(budget, options.out)))
     job = Job(replace(options, budgets=options.budgets[:1]), progress)
     with staging(options.out) as folder:
         run(job, INPUTS)
@@ -153,6 +155,7 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
     """
     if options.evaluate is None:
         raise UsageError("--max-drop needs --evaluate with labelled inputs")
+    check_output(options)
     job = Job(replace(options, budgets=(_share(resource, 1.0),)), progress)
 
     def at(share: float) -> Job:

@@ -110,9 +110,12 @@ def test_a_result_does_not_replace_its_own_model(
     command: str, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sweep", str(network), "-q", "-o", "out", "--macs", "80%"]) == 0
-    first = Path("out/80pct/pruned.onnx")
+    first, deeper = Path("out/80pct/pruned.onnx"), Path("out/80pct/deeper/pruned.onnx")
     out = {"compile": "out/80pct", "sweep": "out"}[command]
     refused([command, str(first), "-q", "-o", out, "--macs", "80%"], 3, capsys, str(first), "-o another folder")
+    deeper.parent.mkdir()
+    first.rename(deeper)
+    assert main([command, str(deeper), "-q", "-o", out, "--macs", "80%"]) == 0
 
 
 def test_folders_above_the_output_are_made(network: Path) -> None:
