@@ -51,6 +51,7 @@ _LAYER_RUNS: Final = 12
 _LEAST_SECONDS: Final = 0.15
 _RUNS: Final = 30
 _REFERENCES: Final = 8
+_TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,19 +279,39 @@ class _Run:
         return list(self.table.networks(self.key))
 
     def _measure_networks(self, missing: Sequence[Mapping[str, int]]) -> None:
-        """Per layer each on its own, then end to end all of them in turns."""
-        assert self.profiler is not None
-        protos = [_slimmed(self.model, self.coupling, widths) for widths in missing]
-        layers: list[dict[str, float]] = []
-        for i, proto in enumerate(protos):
-            self.progress("profile: networks", i, len(protos) + 1)
-            layers.append(self._layers(proto))
-        timings = self.profiler.compare(protos, seconds=sum(_seconds(sum(times.values())) for times in layers))
-        for widths, timing, times in zip(missing, timings, layers, strict=True):
-            runs = len(timing.samples_ms)
-            self.table.append_network(NetworkSample(self.key, dict(widths), timing.undisturbed_ms, times, runs))
+        """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
+        at_once = max(1, _TOGETHER_BYTES // max(self.model.size_bytes, 1))
+        reference: tuple[onnx.ModelProto, float] | None = None
+        for start in range(0, len(missing), at_once):
+            part = missing[start : start + at_once]
+            protos = [_slimmed(self.model, self.coupling, widths) for widths in part]
+            layers: list[dict[str, float]] = []
+            for i, proto in enumerate(protos):
+                self.progress("profile: networks", start + i, len(missing) + 1)
+                layers.append(self._layers(proto))
+            ms, runs = self._in_turns(protos, layers, reference)
+            reference = reference or (protos[0], ms[0])
+            for widths, times, each, count in zip(part, layers, ms, runs, strict=True):
+                self.table.append_network(NetworkSample(self.key, dict(widths), each, times, count))
         self.measured += len(missing)
-        self.progress("profile: networks", len(protos) + 1, len(protos) + 1)
+        self.progress("profile: networks", len(missing) + 1, len(missing) + 1)
+
+    def _in_turns(
+        self,
+        protos: Sequence[onnx.ModelProto],
+        layers: Sequence[Mapping[str, float]],
+        reference: tuple[onnx.ModelProto, float] | None,
+    ) -> tuple[list[float], list[int]]:
+        """End-to-end times in ms and numbers of runs, at the speed at which the reference took the time it did."""
+        assert self.profiler is not None
+        seconds = sum(_seconds(sum(times.values())) for times in layers)
+        if reference is None:
+            timings = self.profiler.compare(protos, seconds=seconds)
+            return [timing.undisturbed_ms for timing in timings], [len(timing.samples_ms) for timing in timings]
+        known, known_ms = reference
+        again, *timings = self.profiler.compare([known, *protos], seconds=seconds + _seconds(known_ms))
+        speed = again.undisturbed_ms / known_ms
+        return [timing.undisturbed_ms / speed for timing in timings], [len(timing.samples_ms) for timing in timings]
 
     def _layers(self, proto: onnx.ModelProto) -> dict[str, float]:
         assert self.profiler is not None

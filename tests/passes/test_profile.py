@@ -11,6 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+import passes.profile
 from halpc.errors import BackendError, TableError
 from halpc.ir.groups import Coupling
 from halpc.ir.latency import Device, LayerTime, Timing
@@ -68,6 +69,30 @@ class MadeUp:
 @pytest.fixture
 def chain(tmp_path: Path) -> tuple[Model, Coupling]:
     return prepared(CHAIN, tmp_path)
+
+
+@dataclass
+class Slowing(MadeUp):
+    """The same device, each time a tenth slower than the time before."""
+
+    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
+        slower = 1.1 ** len(self.asked)
+        timings = MadeUp.compare(self, models, seconds=seconds, feeds=feeds)
+        return [Timing(timing.samples_ms * slower, "made up") for timing in timings]
+
+
+def test_large_networks_are_measured_a_few_at_a_time_and_at_one_speed(
+    chain: tuple[Model, Coupling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, apart = LatencyTable(DEVICE), LatencyTable(DEVICE)
+    profile(*chain, together, MadeUp(), networks=7)
+    monkeypatch.setattr(passes.profile, "_TOGETHER_BYTES", 3 * chain[0].size_bytes)
+    device = Slowing()
+    assert profile(*chain, apart, device, networks=7).measured > 0
+    assert device.asked == [3, 4, 2]
+    key = network_key(*chain)
+    expected = {tuple(n.widths.items()): n.ms for n in together.networks(key)}
+    assert {tuple(n.widths.items()): n.ms for n in apart.networks(key)} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("text", [CHAIN, BRANCHES])
