@@ -26,7 +26,7 @@ from profilers import profiler_for
 NATIVE = ("fp32", "tf32")  # what a float32 graph is; TF32 is the runtime's choice within it
 BATCHES, SAMPLES = 16, 8  # of calibration inputs that ranges are taken from
 NO_GAIN = 0.97  # of the time at fp32: a precision that takes more than this does not pay
-_KEPT = 4  # casts of whole models that are kept: the baseline's, and those of the last few choices
+_KEPT, _KEPT_BYTES = 4, 1 << 30  # casts that are kept: the baseline's, those of the last few choices, and what fits
 
 
 class AtPrecision:
@@ -35,7 +35,8 @@ class AtPrecision:
     def __init__(self, inner: Profiler, precision: str) -> None:
         self.inner = inner
         self.precision = precision
-        self._known: dict[str, onnx.ModelProto] = {}
+        self._known: dict[tuple[str, bool], tuple[onnx.ModelProto, int]] = {}
+        self._held = 0
         self._processor = inner.device.kind == "cpu"
 
     @property
@@ -45,9 +46,7 @@ class AtPrecision:
 
     def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
         """Kernel times at the precision; see `Profiler.kernels`. What goes in and out has it, too: no cast is timed."""
-        small = [
-            cast_for_timing(model, self.precision, keep_io_types=False, processor=self._processor) for model in models
-        ]
+        small = [self._cast(model, keep_io_types=False) for model in models]
         return self.inner.kernels(small, repetitions=repetitions)
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
@@ -69,14 +68,19 @@ class AtPrecision:
                 " device, choose another precision or profiler."
             ) from error
 
-    def _cast(self, model: Model) -> onnx.ModelProto:
+    def _cast(self, model: Model, *, keep_io_types: bool = True) -> onnx.ModelProto:
+        """The model at the precision: what is measured is measured more than once."""
         whole = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model))
-        key = hashlib.sha256(whole.SerializeToString(deterministic=True)).hexdigest()
-        found = self._known.pop(key, None) or cast_for_timing(whole, self.precision, processor=self._processor)
-        self._known[key] = found
-        if len(self._known) > _KEPT:
-            self._known.pop(next(iter(self._known)))
-        return found
+        key = hashlib.sha256(whole.SerializeToString(deterministic=True)).hexdigest(), keep_io_types
+        if key in self._known:
+            self._known[key] = self._known.pop(key)
+        else:
+            found = cast_for_timing(whole, self.precision, keep_io_types=keep_io_types, processor=self._processor)
+            self._known[key] = found, found.ByteSize()
+            self._held += found.ByteSize()
+        while len(self._known) > _KEPT and self._held > _KEPT_BYTES:
+            self._held -= self._known.pop(next(iter(self._known)))[1]
+        return self._known[key][0]
 
 
 def at_precision(profiler: Profiler, precision: str) -> Profiler:

@@ -11,13 +11,14 @@ import onnx
 import pytest
 from onnxruntime.quantization import QuantFormat
 
+from halpc import casting
 from halpc.cli import main
 from halpc.ir.latency import Timing
 from passes.cast import cast, precision_of
 from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.halpc.quantised import quantised
 from tests.passes.patterns import model_of
-from tests.small import model, saved, weights
+from tests.small import RESIDUAL, SHAPES, model, saved, weights
 
 WIDE = {"w0": (32, 3, 3, 3), "b0": (32,), "w1": (48, 32, 3, 3), "b1": (48,), "w2": (32, 48, 3, 3), "b2": (32,),
         "w3": (5, 32), "b3": (5,)}  # fmt: skip
@@ -216,3 +217,25 @@ def test_a_mask_of_the_lowest_number_is_no_overflow(tmp_path: Path) -> None:
     code, out = compiled(path, "fp16", "--macs", "80%")
     assert code == 0
     assert 0 < json.loads((out / "report.json").read_text())["verification"]["conversion_error"] < 0.05
+
+
+def test_what_is_measured_twice_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cast_for_timing, converted = casting.cast_for_timing, []
+
+    def counted(*args: Any, **options: Any) -> onnx.ModelProto:
+        converted.append(options)
+        return cast_for_timing(*args, **options)
+
+    monkeypatch.setattr(casting, "cast_for_timing", counted)
+    at = casting.AtPrecision(OnnxRuntimeProfiler(), "int8")
+    fixed = RESIDUAL.replace("float[N,", "float[1,")
+    several = [model(fixed, weights(SHAPES, seed)) for seed in range(8)]
+    for _ in range(2):
+        at.kernels(several, repetitions=1)
+        at.layers(several[0], repetitions=1)
+    assert len(converted) == 9
+    monkeypatch.setattr(casting, "_KEPT_BYTES", 0)
+    at.layers(several[1], repetitions=1)
+    assert len(at._known) == casting._KEPT
+    at.kernels(several, repetitions=1)
+    assert len(converted) > 9 + 1
