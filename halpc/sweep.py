@@ -194,13 +194,12 @@ def _bisected(accepted: Callable[[float], bool]) -> float:
 
 
 def _onwards(share: float) -> Iterator[float]:
-    """A share, and larger ones at doubling distances up to the largest that prunes anything; none from 1.0 on."""
-    step, most = RESOLUTION, max(share, 1 - RESOLUTION)
+    """A share, larger ones at doubling distances, and the largest that is looked at; from 1.0 on that alone."""
+    step, most = RESOLUTION, max(share, 1 - RESOLUTION) if share < 1 else 1 - RESOLUTION
     while share < most:
         yield share
         share, step = share + step, 2 * step
-    if most < 1:
-        yield most
+    yield most
 
 
 def _accepted(job: Job, max_drop: float) -> bool:

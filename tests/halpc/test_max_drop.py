@@ -95,8 +95,17 @@ def test_where_the_measured_choice_fails_larger_shares_follow(
     assert np.diff(measured)[:2] == pytest.approx([0.02, 0.04])
 
 
+def test_where_no_choice_of_the_cost_models_is_accepted_the_largest_share_is_measured(
+    labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = labelled
+    monkeypatch.setattr(halpc.sweep, "_accepted", lambda job, max_drop: False)
+    report = fastest_within(Options(path, (), out=tmp_path / "out", evaluate=data), "macs", 0.9)
+    assert report.budget["macs"]["asked"] == "98%"
+
+
 def test_shares_onwards_end_below_the_whole_model() -> None:
-    assert list(halpc.sweep._onwards(1.0)) == []
+    assert list(halpc.sweep._onwards(1.0)) == [0.98]
     assert list(halpc.sweep._onwards(0.99)) == [0.99]
     assert list(halpc.sweep._onwards(0.9)) == pytest.approx([0.9, 0.92, 0.96, 0.98])
 
