@@ -58,6 +58,8 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
         done = _finished(options, asked)
         if any(budget.text not in done for budget in options.budgets):
             run(job, LEARN)
+        if not done:  # what it lists may be replaced from here on
+            (options.out / "sweep.json").unlink(missing_ok=True)
         for budget in options.budgets:
             if budget.text not in done:
                 done[budget.text] = _point(job, budget, options.out)

@@ -114,6 +114,19 @@ def test_another_option_starts_anew_and_says_which(
     assert f"is of another {word}: every budget is compiled anew" in caplog.text
 
 
+def test_a_list_does_not_outlive_the_models_that_it_speaks_of(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the first folder of other options is written and before the list of them is."""
+    swept(network, "80%,50%")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(halpc.sweep, "Frontier", killed)
+        assert swept(network, "80%,50%", "--score", "l1") == 130
+    assert not (network.parent / "sweep" / "sweep.json").exists()
+
+
 def test_other_weights_start_anew(network: Path, compiled: list[str], caplog: pytest.LogCaptureFixture) -> None:
     swept(network, "80%")
     saved(network.parent, model(arrays=weights(SHAPES, seed=1)))
