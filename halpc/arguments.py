@@ -69,7 +69,6 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     _compile_arguments(parser)
     parser.add_argument("-o", "--output", type=_path, default=Path("halpc-out"), metavar="DIR")
     parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
-    parser.add_argument("--retrained", action="store_true", help="with --resume: the plan's network, trained on since")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     parser.add_argument("--max-drop", action=_Once, metavar="SHARE",
                         help="instead of a budget: the fastest model that loses no more "
@@ -247,8 +246,6 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         raise UsageError("--accept-table-from-other-device says something of --table, and there is none")
     if args.calibration is None and (args.mean is not None or args.std is not None):
         raise UsageError("--mean and --std are of the images of --calibration, and there are none")
-    if getattr(args, "retrained", False) and args.resume is None:
-        raise UsageError("--retrained says something of the plan that --resume names, and there is none")
     return Options(
         model=args.model,
         budgets=_budgets(args) if budgets is None else budgets,
@@ -278,6 +275,5 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         renormalise=args.allow_renormalisation,
         percentile=args.percentile,
         resume=getattr(args, "resume", None),
-        retrained=getattr(args, "retrained", False),
         dry_run=getattr(args, "dry_run", False),
     )

@@ -141,8 +141,6 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
-    if job.earlier is not None and options.resume is not None and not options.retrained:
-        job.earlier.check_model(job.model.sha256, options.resume)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:
@@ -163,6 +161,10 @@ def _load(job: Job) -> None:
 def _couple(job: Job) -> None:
     frozen = produced_by(job.model.twin, job.options.freeze)
     job.coupling = couple(job.model.twin, renormalise=job.options.renormalise, freeze=frozen)
+    if job.earlier is not None and job.options.resume is not None:
+        job.earlier.check_groups({name: g.size for name, g in job.coupling.free().items()}, job.options.resume)
+        if job.earlier.model_sha256 != job.model.sha256:
+            job.note(f"--resume {job.options.resume}: the plan was made for this network with other weights")
     if job.options.vanish:
         job.vanishing = vanishable(job.model, job.coupling)
     if job.coupling.renormalised:
@@ -181,7 +183,7 @@ def _score(job: Job) -> None:
         parts.append(score_from_weights(kind, graph, job.coupling))
     job.saliency = parts[0] if len(parts) == 1 else combined(parts)
     if job.earlier is not None:
-        job.saliency, job.ceilings = continued(job.saliency, job.earlier, job.coupling)
+        job.saliency, job.ceilings = continued(job.saliency, job.earlier)
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:

@@ -43,7 +43,6 @@ class Options:
         percentile: which percentile of the measured latency must meet the budget.
         rounds: most rounds of measuring and correcting.
         resume: a plan to continue from.
-        retrained: the model has other weights than the plan's, of the same network.
         dry_run: stop before anything is written.
     """
 
@@ -76,7 +75,6 @@ class Options:
     percentile: float = 50.0
     rounds: int = 5
     resume: Path | None = None
-    retrained: bool = False
     dry_run: bool = False
 
     def budget(self, resource: str) -> Budget | None:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
 LEAST, RESOLUTION = 0.02, 0.02  # share that --max-drop starts from, and how closely it is found
 READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
-ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume", "retrained")  # told otherwise, or no options of a sweep
+ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume")  # told otherwise, or no options of a sweep
 
 
 def shares(points: int) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from halpc.errors import PlanError, SaliencyError
+from halpc.errors import SaliencyError
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.plan import Plan
@@ -292,17 +292,8 @@ def combined(parts: Sequence[Saliency]) -> Saliency:
     return Saliency(scores, " + ".join(part.source for part in parts), unscored)
 
 
-def continued(saliency: Saliency, plan: Plan, coupling: Coupling) -> tuple[Saliency, dict[str, int]]:
-    """Importance in which channels that an earlier plan removed come last, and the widths they leave.
-
-    Raises:
-        PlanError: the plan has a group that the model lacks, or of another size.
-    """
-    scores = dict(saliency.scores)
-    ceilings: dict[str, int] = {}
-    for name, mask in plan.masks.items():
-        if name not in scores or scores[name].size != mask.size:
-            raise PlanError(f"--resume: group {name!r} of {mask.size} channels is not a group of this model")
-        scores[name] = np.where(mask, scores[name], -1.0)
-        ceilings[name] = int(mask.sum())
-    return replace(saliency, scores=scores, curves={}), ceilings
+def continued(saliency: Saliency, plan: Plan) -> tuple[Saliency, dict[str, int]]:
+    """Importance in which channels that an earlier plan of the same groups removed come last, and what it leaves."""
+    left = {name: np.where(mask, saliency.scores[name], -1.0) for name, mask in plan.masks.items()}
+    scores = {**saliency.scores, **left}
+    return replace(saliency, scores=scores, curves={}), plan.widths

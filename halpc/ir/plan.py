@@ -64,19 +64,24 @@ class Plan:
         """Group name → channels that stay."""
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
-    def check_model(self, sha256: str, path: Path) -> None:
-        """That the plan, read from `path`, was made for this very model.
+    def check_groups(self, sizes: Mapping[str, int], path: Path) -> None:
+        """That the plan, read from `path`, is of a model with these groups; their weights may be others.
+
+        Args:
+            sizes: channels of every group of the model that may shrink.
 
         Raises:
-            PlanError: it was made for another.
+            PlanError: it has a group that the model lacks, or of another size.
         """
-        if self.model_sha256 != sha256:
-            found, wanted = sha256[:12], self.model_sha256[:12] or "unknown"
-            raise PlanError(
-                f"--resume {path}: the plan was made for a model with sha256 {wanted}…, this one has {found}…: give the"
-                " model that it was made for, or --retrained if this is the same network with weights trained since;"
-                " a model that is pruned already is compiled without --resume"
-            )
+        for name, mask in self.masks.items():
+            if sizes.get(name) != mask.size:
+                found = f"of {sizes[name]}" if name in sizes else "none of that name that may shrink"
+                raise PlanError(
+                    f"--resume {path}: the plan is of another network: it has a group {name!r} of {mask.size} channels,"
+                    f" this model {found}. Give the network that the plan was made for, whatever its weights are now,"
+                    " with the same --freeze and --allow-renormalisation; one that is pruned already is compiled"
+                    " without --resume"
+                )
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
