@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from halpc.ir.problem import Charge, CostFunction, Resource, Widths
 
-_TINY = 1e-300
+_TINY = 1e-30  # of a sum that is not positive: whatever the power, the cost is above zero
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,3 +33,8 @@ def test_a_limit_without_end_is_one() -> None:
 def test_a_correction_is_exact_where_it_was_measured() -> None:
     cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, 1.3, 1.1).corrected({"a": 8}, 9.0)
     assert cost.at({"a": 8}) == pytest.approx(9.0, rel=1e-12)
+
+
+def test_a_cost_is_above_zero_where_the_sum_is_not() -> None:
+    cost = CostModel("latency", "ms", -2.0, (CHARGE,), {}, 1.3, 1.1)
+    assert cost.at({"a": 0}) > 0
