@@ -46,6 +46,7 @@ TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a shar
 STARTS, TRIES = 2, 6  # measured choices to start from, and selections from each, until one is expected to fit
 THOUGHT_S = 5.0  # after which no more choices are compared
 NEAR = 0.1  # a choice this close to the budget is changed, not chosen anew
+FAR, LESS = 0.25, 0.95  # what counts as far off (of a logarithm), and as less than the whole (as a share)
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
 
@@ -132,13 +133,16 @@ def select_and_measure(job: Job) -> None:
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _take_best(job)
         return
-    rounds = job.options.rounds if not job.rounds else AGAIN_ROUNDS
-    for number in range(1, rounds + 1):
-        job.progress("select", number, rounds)
+    rounds, number = job.options.rounds if not job.rounds else AGAIN_ROUNDS, 0
+    while number < rounds + job.spare_rounds:
+        number += 1
+        job.progress("select", number, rounds + job.spare_rounds)
         share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else AIM)
         if share is None:
             break
         found = _measure(job, (), share)
+        if len(job.trials) == 1 and abs(math.log(found.share / share)) > FAR:
+            job.anchor = _widths(job)
         if found.sure and (found.share >= CLOSE or _whole(job)):
             break
     _take_best(job)
@@ -153,6 +157,7 @@ def _aimed(job: Job, aim: float) -> float | None:
     if job.grid != job.learnt and any(trial.evidence.met for trial in job.trials.values()):
         job.note(f"no widths that are multiples of {job.learnt} meet the budget: multiples of {job.grid} were tried")
         _learn(job)
+    _anchored(job)
     try:
         return _fitting(job, aim)
     except InfeasibleError as refused:
@@ -174,8 +179,20 @@ def _narrowest(job: Job, refused: InfeasibleError) -> float:
         _choose(job, {"latency": math.inf}, narrowest=True)
         if not _whole(job) and _widths(job) not in job.trials:
             _slim(job)
+            job.spare_rounds += 1
+            job.anchor = _widths(job)
             return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
     raise infeasible(job, refused)
+
+
+def _anchored(job: Job) -> None:
+    """Where the latency model was far off: let it agree with that choice and with the whole, which no factor does."""
+    trial = job.trials.get(job.anchor)
+    if trial is None or trial.evidence.share * trial.evidence.limit_ms > LESS * trial.evidence.baseline_ms:
+        return
+    found, widths = trial.evidence, trial.selection.widths
+    job.costs["latency"] = job.costs["latency"].through({}, found.baseline_ms, widths, found.share * found.limit_ms)
+    job.trials[job.anchor] = replace(trial, predicted=found.share)  # how far it was off says nothing of what follows
 
 
 def _fitting(job: Job, aim: float) -> float | None:
@@ -328,6 +345,9 @@ def _choose(
         resources = tuple(r for name, limit in job.limits.items() for r in job.cost(name).resources(limit, met))
         job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps, near=near)
         met.append(job.selection.widths)
+    if narrowest:
+        means = "none: these are the narrowest widths, whatever they are worth"
+        job.selection = replace(job.selection, bound=math.inf, bound_means=means, prices={})
 
 
 def _over(job: Job, widths: Mapping[str, int]) -> bool:
@@ -376,24 +396,3 @@ def status(job: Job) -> str:
     if job.evidence.measured_ms > job.evidence.baseline_ms and not _whole(job):
         return "slower"
     return "met" if job.evidence.met else "over budget"
-
-
-def table_json(job: Job) -> dict[str, Any]:
-    """The cost models in numbers, for `latency.json`."""
-    return {
-        "format": "halpc.latency-model",
-        "version": 1,
-        "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
-        "rounds": job.rounds,
-        "costs": {
-            name: {
-                "unit": c.unit,
-                "fixed": c.fixed,
-                "scale": c.scale,
-                "power": c.power,
-                "baseline": c.at({}),
-                "steps": dict(c.steps),
-            }
-            for name, c in job.costs.items()
-        },
-    }

@@ -276,7 +276,7 @@ def write(job: Job, report: Report, folder: Path) -> None:
         raise OverBudgetError("the pruned model measured slower than its input; nothing was written")
     save_proto(job.final, folder / "pruned.onnx")
     write_json(folder / "plan.json", in_the_files_words(job.model, job.plan).as_json())
-    write_json(folder / "latency.json", closed_loop.table_json(job))
+    write_json(folder / "latency.json", summary.table_json(job))
     if job.options.precision not in NATIVE:
         save_proto(job.deployed, folder / f"pruned.{job.options.precision}.onnx")
     _engine(job, folder)

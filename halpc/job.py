@@ -47,6 +47,8 @@ class Job:
     saliency: Saliency = None  # type: ignore[assignment]
     ceilings: Mapping[str, int] = field(default_factory=dict)
     grid: int | None = None  # widths are multiples of this where latency is limited
+    spare_rounds: int = 0  # beyond those of the options
+    anchor: Widths = ()  # of a measured choice that the latency model was far off at
     learnt: int | None = None  # the grid that the latency model was measured on
     vanishing: tuple[str, ...] = ()
     calibration: Any = None

@@ -145,6 +145,27 @@ def _profiler(job: Job) -> dict[str, Any]:
     }
 
 
+def table_json(job: Job) -> dict[str, Any]:
+    """The cost models in numbers, for `latency.json`."""
+    return {
+        "format": "halpc.latency-model",
+        "version": 1,
+        "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
+        "rounds": job.rounds,
+        "costs": {
+            name: {
+                "unit": c.unit,
+                "fixed": c.fixed,
+                "scale": c.scale,
+                "power": c.power,
+                "baseline": c.at({}),
+                "steps": dict(c.steps),
+            }
+            for name, c in job.costs.items()
+        },
+    }
+
+
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""
     found = {"python": platform.python_version()}

@@ -61,6 +61,14 @@ class CostModel:
         """The same model, scaled so that it predicts at `widths` what was measured there."""
         return replace(self, scale=self.scale * measured / max(self.at(widths), _TINY))
 
+    def through(self, wide: Widths, wide_ms: float, narrow: Widths, narrow_ms: float) -> CostModel:
+        """The same charges, with a factor and a fixed part by which it predicts what was measured at two widths."""
+        sums = [(ms / self.scale) ** (1 / self.power) for ms in (wide_ms, narrow_ms)]
+        charged = [self._sum(widths) - self.fixed for widths in (wide, narrow)]
+        factor = (sums[0] - sums[1]) / max(charged[0] - charged[1], _TINY)
+        charges = tuple(Charge(c.name, c.axes, Times(factor, c.cost)) for c in self.charges)
+        return replace(self, charges=charges, fixed=sums[0] - factor * charged[0])
+
     def parts(self, widths: Widths) -> NDArray[np.float64]:
         """float64[1 + charges]: what adds up to the sum at `widths`, the fixed part first."""
         return np.array([self.fixed, *(float(c.at(widths)) for c in self.charges)])

@@ -139,12 +139,12 @@ def _plan(part: Model, coupling: Coupling, groups: Mapping[str, int]) -> Plan:
 
 
 def _share(axis: Dim, size: int, coupling: Coupling) -> dict[str, int]:
-    """Widths of the groups of an atom that add up to `size`: each its part of what is free."""
+    """Widths of the groups of an atom that add up to `size`: each its part of what is free, one channel at least."""
     free = coupling.free()
     mine = [leaf for leaf in leaves(axis) if leaf.name in free]
     room = size - sum(leaf.size for leaf in leaves(axis) if leaf.name not in free)
     total = sum(leaf.size for leaf in mine)
-    sizes = {leaf.name: min(leaf.size, max(0, room * leaf.size // total)) for leaf in mine}
+    sizes = {leaf.name: min(leaf.size, max(1, room * leaf.size // total)) for leaf in mine}
     for leaf in mine:
         sizes[leaf.name] += min(leaf.size - sizes[leaf.name], max(0, room - sum(sizes.values())))
     sizes[mine[-1].name] += max(0, room - sum(sizes.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from halpc import closed_loop
@@ -45,11 +46,22 @@ def finished(job: Job, budget: str) -> float:
 
 
 def test_a_budget_that_the_model_calls_infeasible_is_met_where_the_device_is_faster(tmp_path: Path) -> None:
-    job = prepared(tmp_path, (64, 96, 64), fixed_ms=10 * OVERHEAD_MS)
+    job = prepared(tmp_path, (64, 96, 64), fixed_ms=50 * OVERHEAD_MS)
     share = finished(job, "60%")
     assert closed_loop.status(job) == "met"
     assert 0.9 <= share <= 1
     assert job.grid == closed_loop.GRID
+    assert {np.isfinite(trial.selection.bound) for trial in job.trials.values()} == {False, True}  # not of the first
+
+
+@pytest.mark.parametrize("fixed_ms", [6 * OVERHEAD_MS, 9 * OVERHEAD_MS, 12 * OVERHEAD_MS])
+def test_a_model_that_is_far_off_is_made_to_agree_with_a_choice_and_with_the_whole(
+    tmp_path: Path, fixed_ms: float
+) -> None:
+    job = prepared(tmp_path, (64, 96, 64), fixed_ms)
+    share = finished(job, "60%")
+    assert closed_loop.status(job) == "met"
+    assert 0.9 <= share <= 1
 
 
 def test_the_floor_that_is_named_is_a_measured_one(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from halpc.ir.cost import CostModel
+from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Leaf
 from halpc.ir.problem import Charge
 
@@ -38,3 +38,13 @@ def test_a_correction_is_exact_where_it_was_measured() -> None:
 def test_a_cost_is_above_zero_where_the_sum_is_not() -> None:
     cost = CostModel("latency", "ms", -2.0, (CHARGE,), {}, 1.3, 1.1)
     assert cost.at({"a": 0}) > 0
+
+
+@pytest.mark.parametrize("power", [1.0, 1.1])
+def test_a_model_through_two_measurements_predicts_both_and_keeps_the_order_between(power: float) -> None:
+    charges = (Charge("a", (Leaf("g", 10),), Proportional(2.0)), Charge("b", (Leaf("h", 10),), Proportional(1.0)))
+    before = CostModel("latency", "ms", 100.0, charges, scale=0.5, power=power)
+    after = before.through({}, 60.0, {"g": 2, "h": 1}, 12.0)
+    assert after.at({}) == pytest.approx(60.0)
+    assert after.at({"g": 2, "h": 1}) == pytest.approx(12.0)
+    assert after.at({"g": 5, "h": 5}) < after.at({"g": 6, "h": 5}) < after.at({"g": 6, "h": 8})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import networkx as nx
 import onnx
 import pytest
 
@@ -12,7 +13,7 @@ from halpc.ir.groups import Coupling, Group
 from halpc.ir.latency import LayerTime
 from halpc.ir.model import Model
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
-from passes.latency.kernels import Kernel, atoms, kernel_of
+from passes.latency.kernels import Kernel, _share, atoms, kernel_of
 from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
 
@@ -146,3 +147,12 @@ def test_without_a_word_from_the_runtime_elementwise_nodes_follow_what_they_read
     assert found["first"] == ("first", "first_relu")
     assert found["last"] == ("last", "sum", "sum_relu")
     assert sorted(n for nodes in found.values() for n in nodes) == sorted(n.name for n in chain[0].twin.nodes)
+
+
+@pytest.mark.parametrize("size", [3, 8, 27, 40])
+def test_no_part_of_an_axis_is_measured_without_channels(size: int) -> None:
+    parts = (Leaf("a", 24), Leaf("b", 12), Leaf("c", 4))
+    groups = {leaf.name: Group(leaf.name, leaf.size, ()) for leaf in parts}
+    found = _share(Sum(parts), size, Coupling({}, groups, (), nx.Graph(), {}))
+    assert sum(found.values()) == size
+    assert all(1 <= found[leaf.name] <= leaf.size for leaf in parts)
