@@ -250,6 +250,8 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
                 refused = error
                 break
             guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths))
+            if not 0 < guess.share < math.inf:  # too far from all that was measured to expect anything
+                break
             if _widths(job) not in job.trials and guess.selection.value > least:
                 given = True
                 yield guess
