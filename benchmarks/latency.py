@@ -121,11 +121,17 @@ def draw(results: Facts, path: Path) -> None:
     figure = Figure(figsize=(3.1 * len(results), 3.2), layout="constrained")
     panels = figure.subplots(1, len(results), squeeze=False)[0]
     for axes, (title, facts) in zip(panels, results.items(), strict=True):
-        held = Prediction(**facts["held_back"])
+        held = Prediction(**facts["held_back"]).at_speed
         most = 1.05 * max(*held.measured_ms, *held.predicted_ms)
         axes.plot([0, most], [0, most], color="0.7", linewidth=0.8)
         axes.plot(held.predicted_ms, held.measured_ms, "o", markersize=3)
-        axes.set(title=title, xlabel="predicted, ms", ylabel="measured, ms", xlim=(0, most), ylim=(0, most))
+        axes.set(
+            title=title,
+            xlabel="predicted, ms",
+            ylabel="measured, ms",
+            xlim=(0, most),
+            ylim=(0, most),
+        )
         axes.title.set_fontsize(9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

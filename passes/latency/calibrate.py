@@ -38,6 +38,7 @@ LOWEST: Final = 0.2
 _PRIOR: Final = 0.7  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
 _FACTOR_PRIOR: Final = 0.2
+_LEAST_FACTOR: Final = 0.05  # kernels count, also where the networks' times do not follow their sum
 _POWER_PRIOR: Final = 0.1
 _LEAST_SPREAD: Final = 1e-3
 _OVERHEAD: Final = 0.7  # c is at least minus this share of the least time seen
@@ -271,7 +272,7 @@ def _line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float
         rows = np.column_stack([sums, np.full_like(sums, totals.mean())]) * (weight * trust)[:, None]
         prior = [[_FACTOR_PRIOR, 0.0]]
         solution, _ = nnls(np.vstack([rows, prior]), np.append(totals * weight * trust, _FACTOR_PRIOR))
-        factor, fixed = float(solution[0]), float(solution[1] * totals.mean())
+        factor, fixed = max(float(solution[0]), _LEAST_FACTOR), float(solution[1] * totals.mean())
         errors = np.abs((factor * sums + fixed) / totals - 1)
         trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
     return factor, fixed

@@ -104,3 +104,11 @@ def test_a_machine_that_is_slow_while_one_network_is_taken_apart_does_not_matter
     ]
     fitted = calibrate(kernels, surfaces, spoilt).cost({})
     assert max(abs(fitted.at(n.widths) / n.ms - 1) for n in samples) < 0.04
+
+
+def test_networks_whose_times_fall_with_their_sum_are_no_error(kernels: list[Kernel], tmp_path: Path) -> None:
+    surfaces: dict[str, CostFunction] = {k.signature.key: alone for k in kernels}
+    samples = networks(kernels, tmp_path)
+    largest = max(n.ms for n in samples)
+    fitted = calibrate(kernels, surfaces, [replace(n, ms=2 * largest - n.ms) for n in samples]).cost({})
+    assert all(0 < fitted.at(n.widths) < 4 * largest for n in samples)
