@@ -209,7 +209,8 @@ class _Run:
         """Measure again what was measured only once, some seconds ago."""
         if self.profiler is not None:
             once = [(s, w) for s, box in self._boxes(kernels).items() for w in self._once(s, box)]
-            self._measure(once, _one_of_each(kernels), "profile: kernels once more")
+            if once:
+                self._measure(once, _one_of_each(kernels), "profile: kernels once more")
 
     def _once(self, signature: Signature, box: Box) -> list[Point]:
         known = self.table.lookup(signature)

@@ -112,7 +112,6 @@ class OnnxRuntimeProfiler:
             runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
             empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
             _fastest([runner, empty], repetitions)
-            whole, alone = _fastest([_Runner(self, each) for each in (model, _empty_model())], repetitions)
             profile, nothing = runner.profile(), empty.profile()
             if self._device.kind == "cuda" and not profile.on_device:
                 raise BackendError(
@@ -121,7 +120,10 @@ class OnnxRuntimeProfiler:
                 )
             executed = onnx.load(str(optimised), load_external_data=False)
         original = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
-        overhead_ms = 0.0 if profile.on_device else profile.overhead_ms((whole - alone) * 1e3, nothing.kernel_ms())
+        overhead_ms = 0.0
+        if not profile.on_device:
+            whole, alone = _fastest([_Runner(self, each) for each in (model, _empty_model())], repetitions)
+            overhead_ms = profile.overhead_ms((whole - alone) * 1e3, nothing.kernel_ms())
         return map_layers(original, executed, profile.nodes, overhead_ms)
 
     def precisions(self, model: Model) -> dict[str, int]:
@@ -255,7 +257,7 @@ def _fastest(runners: Sequence[_Runner], repetitions: int) -> list[float]:
     """Run all of them in turns; the fastest wall time of each, in seconds.
 
     A turn is some runs in a row: the first finds the caches full of the others' data, how full depends on who the
-    others are, and a kernel's time with it, by half; the next ones find its own. After `repetitions` runs only those
+    others are, and a kernel's time with it; the next ones find its own. After `repetitions` runs only those
     go on, up to four times as long, that are so short that it costs nothing, or whose fastest run no other has come
     near: on a busy machine it may not have been an undisturbed one.
     """
