@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,13 +22,29 @@ PROFILERS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 MOST = 10_000  # steps, or points of a sweep
 RESOURCES = ("latency", "macs", "params", "peak_memory")
+_OPTION, _NEGATIVE = re.compile(r"--[a-z][a-z-]*|-o"), re.compile(r"-[.,]?\d")
 
 
 class _Parser(argparse.ArgumentParser):
     """Usage errors in halpc's own words and exit code."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        what, _, wrong = message.partition(": ")
+        if wrong.startswith("expected") and "argument" in wrong:
+            option = what.removeprefix("argument ").split("/")[-1]
+            message += f"; a value that begins with a minus is given as {option}=VALUE"
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """`--latency -5ms` as `--latency=-5ms`: what begins with a minus and a digit is a value, and may be a wrong one."""
+    told: list[str] = []
+    for word in argv:
+        if _NEGATIVE.match(word) and told and _OPTION.fullmatch(told[-1]) and "--" not in told:
+            told[-1] += f"={word}"
+        else:
+            told.append(word)
+    return told
 
 
 def parser_for(commands_of: object) -> argparse.ArgumentParser:

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from halpc import commands
-from halpc.arguments import parser_for
+from halpc.arguments import joined, parser_for
 from halpc.errors import HalpcError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit code."""
     try:
-        args = parser_for(commands).parse_args(argv)
+        args = parser_for(commands).parse_args(joined(sys.argv[1:] if argv is None else argv))
         _log(args.verbose, args.quiet)
         return int(args.run(args))
     except HalpcError as error:
