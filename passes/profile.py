@@ -149,7 +149,7 @@ def held_back(
     protos = [_slimmed(model, coupling, widths) for widths in (*(n.widths for n in known), *drawn)]
     predicted = [profiled.cost.at(widths) for widths in drawn]
     timings = profiler.compare(protos, seconds=2 * sum(map(_seconds, (*(n.ms for n in known), *predicted))))
-    measured = [timing.undisturbed_ms for timing in timings]
+    measured = [timing.typical_ms for timing in timings]
     speed = float(np.median([ms / n.ms for ms, n in zip(measured, known, strict=False)]))
     return judge(predicted, measured[len(known) :], speed)
 
@@ -308,11 +308,11 @@ class _Run:
         seconds = sum(_seconds(sum(times.values())) for times in layers)
         if reference is None:
             timings = self.profiler.compare(protos, seconds=seconds)
-            return [timing.undisturbed_ms for timing in timings], [len(timing.samples_ms) for timing in timings]
+            return [timing.typical_ms for timing in timings], [len(timing.samples_ms) for timing in timings]
         known, known_ms = reference
         again, *timings = self.profiler.compare([known, *protos], seconds=seconds + _seconds(known_ms))
-        speed = again.undisturbed_ms / known_ms
-        return [timing.undisturbed_ms / speed for timing in timings], [len(timing.samples_ms) for timing in timings]
+        speed = again.typical_ms / known_ms
+        return [timing.typical_ms / speed for timing in timings], [len(timing.samples_ms) for timing in timings]
 
     def _layers(self, proto: onnx.ModelProto) -> dict[str, float]:
         assert self.profiler is not None

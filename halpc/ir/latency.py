@@ -134,9 +134,19 @@ class Timing:
 
     @property
     def undisturbed_ms(self) -> float:
-        """The fastest run as it would be on a quiet machine; what latency models are fitted to."""
+        """The fastest run as it would be on a quiet machine."""
         busy = self.uninterrupted_ms
         return self.min_ms if busy is None else min(self.min_ms, float(np.min(busy)))
+
+    @property
+    def typical_ms(self) -> float:
+        """The median run, less what other processes took of it where that is known; what latency models are fitted to.
+
+        Not the fastest: where weights just fit a cache that others share, the fastest run found all of them there and
+        the median did not, and how far the two are apart depends on the widths.
+        """
+        busy = self.uninterrupted_ms
+        return self.median_ms if busy is None else float(np.median(np.minimum(busy, self.samples_ms)))
 
     @property
     def uninterrupted_ms(self) -> NDArray[np.float64] | None:

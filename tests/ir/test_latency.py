@@ -42,6 +42,13 @@ def test_a_processor_clock_too_coarse_for_a_run_says_nothing_of_it() -> None:
     assert Timing(walls, "").undisturbed_ms == 0.4
 
 
+def test_a_typical_run_is_the_median_less_what_others_took_of_it() -> None:
+    walls = np.array([0.4, 0.5, 9.0, 0.45, 0.55])
+    assert Timing(walls, "").typical_ms == 0.5
+    assert Timing(walls, "", busy_ms=np.array([0.4, 0.48, 0.42, 0.45, 0.55])).typical_ms == 0.45
+    assert Timing(walls, "", busy_ms=np.zeros(5)).typical_ms == 0.5
+
+
 def test_percentiles_are_of_all_runs() -> None:
     timing = Timing(np.arange(1.0, 101.0), "", rounds=10)
     assert timing.min_ms == 1.0
