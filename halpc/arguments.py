@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from halpc import __version__
 from halpc.errors import UsageError
+from halpc.idle import profiler_of, refuse_idle
 from halpc.options import Options
 from halpc.units import Budget, check_percentile, parse_budget, parse_shapes
 
@@ -25,8 +26,32 @@ RESOURCES = ("latency", "macs", "params", "peak_memory")
 _OPTION, _NEGATIVE = re.compile(r"--[a-z][a-z-]*|-o"), re.compile(r"-[.,]?\d")
 
 
+class _Once(argparse.Action):
+    """Stores a value and that it was given; one that says something else where it is given twice is refused then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: str | None = None) -> None:  # fmt: skip
+        value = self.const if self.nargs == 0 else values
+        given: frozenset[str] = getattr(namespace, "given", frozenset())
+        before = getattr(namespace, self.dest)
+        if self.dest in given and before != value:
+            several = " (halpc sweep takes a list)" if self.dest in RESOURCES else ""
+            parser.error(f"{option_string} is given twice, {_spelled(before)} and {_spelled(value)}; give one{several}")
+        setattr(namespace, self.dest, value)
+        namespace.given = given | {self.dest}
+
+
+def _spelled(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Usage errors in halpc's own words and exit code."""
+    """Usage errors in halpc's own words and exit code; the `given` options of a result are those that were written."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.register("action", None, _Once)
+        self.set_defaults(given=frozenset())
 
     def error(self, message: str) -> None:  # type: ignore[override]
         what, _, wrong = message.partition(": ")
@@ -50,8 +75,10 @@ def joined(argv: Sequence[str]) -> list[str]:
 def parser_for(commands_of: object) -> argparse.ArgumentParser:
     """The whole command line; `commands_of` has one function per command, named as it."""
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("-v", "--verbose", action="count", default=0, help="say more (twice: everything)")
-    shared.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    loudness = shared.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="count", default=0, help="say more (twice: everything)")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="no progress, notes or report: errors only, and "
+                          "what inspect, explain, bench and schedule are asked for")  # fmt: skip
     shared.add_argument("--json", action="store_true", help="machine-readable result on stdout")
     parser = _Parser(prog="halpc", description="Prune a trained ONNX model to a latency budget, and prove it.",
                      epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -88,7 +115,7 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     parser.add_argument("-o", "--output", type=_path, default=Path("halpc-out"), metavar="DIR")
     parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    parser.add_argument("--max-drop", action=_Once, metavar="SHARE",
+    parser.add_argument("--max-drop", metavar="SHARE",
                         help="instead of a budget: the fastest model that loses no more "
                         "top-1 than this (1%%, with --evaluate)")  # fmt: skip
     return parser
@@ -100,7 +127,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
         ("latency", "5ms, 800us, 60%%, 1.6x"), ("macs", "60%%"), ("params", "50%%"),
         ("peak-memory", "50%%, 64MB: weights, and the most activations that live at once"),
     ):  # fmt: skip
-        budget.add_argument(f"--{resource}", action=_Once, metavar="BUDGET", help=example)
+        budget.add_argument(f"--{resource}", metavar="BUDGET", help=example)
     budget.add_argument(
         "--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)"
     )
@@ -124,7 +151,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--evaluate", type=Path, metavar="NPZ", help="inputs and labels: top-1 before and after")
     data.add_argument("--recover", choices=("refit", "bias", "off"), default="refit", help="what the calibration "
                       "inputs adjust: weights and biases (default), biases alone (cheap), or nothing")  # fmt: skip
-    data.add_argument("--no-recover", action="store_const", const="off", dest="recover", help="the same as off")
+    data.add_argument("--no-recover", action=_Once, nargs=0, const="off", dest="recover", help="the same as off")
     _device_arguments(parser)
     device = parser.add_argument_group("latency table")
     device.add_argument("--table", type=Path, metavar="FILE", help="latency table taken earlier, or elsewhere")
@@ -224,17 +251,6 @@ def _few(text: str) -> int:
     return _positive(text, MOST)
 
 
-class _Once(argparse.Action):
-    """An option that says something else where it is given twice, and is refused then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
-                 option_string: str | None = None) -> None:  # fmt: skip
-        before = getattr(namespace, self.dest)
-        if before is not None:
-            parser.error(f"{option_string} is given twice, {before} and {values}; give one (halpc sweep takes a list)")
-        setattr(namespace, self.dest, values)
-
-
 def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name; give a folder, or . for the current one")
@@ -260,10 +276,7 @@ def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
 def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = None) -> Options:
     """The compile options that the arguments spell; `budgets` in place of the arguments' own."""
     check_percentile(args.percentile)
-    if args.accept_table_from_other_device and args.table is None:
-        raise UsageError("--accept-table-from-other-device says something of --table, and there is none")
-    if args.calibration is None and (args.mean is not None or args.std is not None):
-        raise UsageError("--mean and --std are of the images of --calibration, and there are none")
+    refuse_idle(args)
     return Options(
         model=args.model,
         budgets=_budgets(args) if budgets is None else budgets,
@@ -274,7 +287,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         mean=args.mean,
         std=args.std,
         evaluate=args.evaluate,
-        profiler=args.profiler,
+        profiler=profiler_of(args),
         provider=args.provider,
         threads=args.threads,
         precision=args.precision,

@@ -95,6 +95,10 @@ def profile(args: argparse.Namespace) -> int:
     from halpc.measuring import measure_table
     from halpc.show import progress_bar
 
+    if args.check and args.quiet and not args.json:
+        raise UsageError(
+            "--check says how well plans are predicted, and -q says nothing: leave one out, or give --json"
+        )
     with progress_bar(quiet=args.quiet or args.json) as progress:
         found = measure_table(args, progress)
     if args.json:

@@ -18,6 +18,7 @@ from halpc import closed_loop, summary
 from halpc.casting import NATIVE, backend_of, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OutputError, OverBudgetError, UsageError
+from halpc.idle import idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
@@ -135,6 +136,13 @@ def _open(job: Job) -> None:
             f"--profiler {options.profiler} builds an engine where it measures, and nothing is measured here: give a"
             " budget on --latency and no --accept-table-from-other-device, or leave --profiler out"
         )
+    if (options.profiles.get("min") or options.profiles.get("max")) and not hasattr(backend_of(job), "build"):
+        raise UsageError(
+            "--min-shapes and --max-shapes are of the engine that TensorRT builds where it measures, and none is built"
+            " here: leave them out, or give --profiler tensorrt and a budget on --latency"
+        )
+    if job.profiler is None and (idle := idle_device(options)):
+        job.note(f"nothing is measured here, and so nothing was done with {idle}")
 
 
 def _load(job: Job) -> None:

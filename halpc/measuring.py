@@ -8,6 +8,7 @@ from typing import Any
 from halpc.casting import at_precision
 from halpc.closed_loop import GRID
 from halpc.errors import UsageError
+from halpc.idle import profiler_of, refuse_idle_device
 from halpc.ir.latency import Comparison
 from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
@@ -26,7 +27,8 @@ LONGEST_S = 86_400  # a day
 
 
 def _profiler(args: argparse.Namespace) -> Profiler:
-    found = profiler_for(args.profiler, threads=args.threads, precision=args.precision, provider=args.provider)
+    refuse_idle_device(args)
+    found = profiler_for(profiler_of(args), threads=args.threads, precision=args.precision, provider=args.provider)
     return at_precision(found.profiler, args.precision)
 
 

@@ -76,7 +76,10 @@ def profiler_for(
     passed_over: list[str] = []
     for backend in AUTO:
         try:
-            return Choice(makers[backend](), backend, tuple(passed_over))
+            choice = Choice(makers[backend](), backend, tuple(passed_over))
+            if threads > 1 and backend == "tensorrt":
+                log.warning("--threads %d does nothing: auto took tensorrt, which has none", threads)
+            return choice
         except BackendError as error:
             log.info("auto: not %s: %s", backend, error)
             passed_over.append(f"{backend}: {error}")

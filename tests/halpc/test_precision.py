@@ -36,7 +36,8 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def compiled(network: Path, precision: str, *arguments: str) -> tuple[int, Path]:
     out = network.parent / f"out-{precision}"
-    common = ["-o", str(out), "-q", "--profiler", "onnxruntime", "--precision", precision]
+    device = () if "--profiler" in arguments else ("--profiler", "onnxruntime")
+    common = ["-o", str(out), "-q", *device, "--precision", precision]
     return main(["compile", str(network), *common, *arguments]), out
 
 

@@ -56,7 +56,8 @@ def test_it_is_refused_before_the_model_is_read(
     if "TABLE" in arguments:
         assert main(["profile", str(network), "-o", "TABLE", "-q", "--profiler", "onnxruntime"]) == 0
     monkeypatch.setattr("halpc.compile.load", lambda *a, **k: pytest.fail("the model was read"))
-    assert main(["compile", str(network), "-o", "out", "-q", "--latency", "70%", *arguments]) == code
+    out = () if "-o" in arguments else ("-o", "out")
+    assert main(["compile", str(network), *out, "-q", "--latency", "70%", *arguments]) == code
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
     assert word in said
