@@ -31,7 +31,7 @@ class Options:
         batch: size of a dynamic first axis.
         profiles: min, opt and max shapes of dynamic inputs, for engines.
         freeze: glob patterns of layers whose width stays.
-        align: widths are multiples of this (a group's full size stays admissible); None lets halpc choose.
+        align: axes of weights are multiples of this (a group's full size stays admissible); None lets halpc choose.
         min_width: least channels of a group.
         vanish: whether residual branches may disappear altogether.
         solver: `joint`, `halp` or `sp-lamp`.

@@ -24,7 +24,7 @@ import onnx
 
 from halpc.errors import BackendError, TableError
 from halpc.ir.cost import CostModel
-from halpc.ir.dims import Leaf
+from halpc.ir.dims import Dim, Leaf
 from halpc.ir.groups import Coupling
 from halpc.ir.latency import LayerTime
 from halpc.ir.model import Model
@@ -39,6 +39,7 @@ from passes.latency.sampling import NOISE, Box, box_of, rounds
 from passes.latency.vanishing import with_vanishing
 from passes.proto import static_proto
 from passes.slim import plan_for, slim
+from passes.widths import grids
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def profile(
         coupling: its groups.
         table: samples taken before; grows by what is measured here.
         profiler: measures what is missing; None: nothing is measured.
-        grid: widths that will be asked for are multiples of this.
+        grid: axes of weights that will be asked for are multiples of this.
         networks: how many whole networks to measure in context.
         vanishing: groups that may have no channels at all.
         progress: called with a stage's name, samples done and samples in all, as far as is known.
@@ -117,7 +118,7 @@ def profile(
         BackendError: the runtime is missing or failed.
     """
     started = time.perf_counter()
-    run = _Run(model, coupling, table, profiler, grid, progress, network_key(model, coupling))
+    run = _Run(model, coupling, table, profiler, grid, grids(coupling, grid), progress, network_key(model, coupling))
     kernels = run.kernels()
     run.sample(kernels)
     samples = run.networks(mixes(coupling, networks, grid, seed=0))
@@ -163,6 +164,7 @@ class _Run:
     table: LatencyTable
     profiler: Profiler | None
     grid: int
+    grids: Mapping[str, int]
     progress: Progress
     key: str
     measured: int = 0
@@ -231,7 +233,15 @@ class _Run:
         for kernel in kernels:
             by_signature.setdefault(kernel.signature, []).append(kernel)
         counts = {s: sum(self.shares.get(k.name, 0.0) for k in ks) >= _NEGLIGIBLE for s, ks in by_signature.items()}
-        return {s: box_of([k.sizes for k in ks], self.grid) for s, ks in by_signature.items() if counts[s]}
+        return {s: self._box(ks) for s, ks in by_signature.items() if counts[s]}
+
+    def _box(self, kernels: Sequence[Kernel]) -> Box:
+        """The box of kernels with one signature; an axis that is no single group is on the coarse grid."""
+        own = [[self._grid_of(axis) for axis in k.axes] for k in kernels]
+        return box_of([k.sizes for k in kernels], [math.gcd(*each) for each in zip(*own, strict=True)])
+
+    def _grid_of(self, axis: Dim) -> int:
+        return self.grids[axis.name] if isinstance(axis, Leaf) else self.grid
 
     def _inside(self, signature: Signature, box: Box) -> dict[Point, float]:
         """What the table knows of a kernel at widths of this model; other models may have it wider."""
@@ -327,7 +337,7 @@ class _Run:
         """Per signature and axis, the staircase's step in channels."""
         found: dict[Signature, tuple[int, ...]] = {}
         for signature in {k.signature: None for k in kernels}:
-            box = box_of([k.sizes for k in kernels if k.signature == signature], self.grid)
+            box = self._box([k for k in kernels if k.signature == signature])
             samples = self._inside(signature, box)
             if box.centre in samples:
                 found[signature] = tuple(

@@ -31,6 +31,7 @@ from halpc.ir.problem import Charge, CostFunction
 from halpc.ir.table import NetworkSample
 from halpc.units import UNITS
 from passes.latency.kernels import Kernel
+from passes.widths import grids
 
 log = logging.getLogger(__name__)
 
@@ -60,14 +61,14 @@ def network_key(model: Model, coupling: Coupling) -> str:
     return digest.hexdigest()[:16]
 
 
-def mixes(coupling: Coupling, count: int, grid: int, seed: int) -> list[dict[str, int]]:
+def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[str, int]]:
     """`count` width mixes: the whole network, then random ones that cover small and large networks alike.
 
     Half of a group's width follows the network's own level, so that small networks occur, and half a level of its
     own from a Latin hypercube, so that every group is seen at every level and no two groups move together.
     """
     rng = np.random.default_rng(seed)
-    free = coupling.free()
+    free, grid = coupling.free(), grids(coupling, align)
     strata = (np.arange(count) + 0.5) / count
     level = rng.permutation(strata)
     found: list[dict[str, int]] = []
@@ -76,7 +77,7 @@ def mixes(coupling: Coupling, count: int, grid: int, seed: int) -> list[dict[str
         for i, (name, group) in enumerate(free.items()):
             own = np.random.default_rng((seed, i)).permutation(strata)[index]
             share = LOWEST + (1 - LOWEST) * (overall + own) / 2
-            mix[name] = _aligned(share * group.size, grid, group.size)
+            mix[name] = _aligned(share * group.size, grid[name], group.size)
         found.append(mix)
     return [{name: group.size for name, group in free.items()}, *found][:count]
 

@@ -25,18 +25,19 @@ class Box:
 
     Attributes:
         sizes: widest width per axis.
-        grid: widths are multiples of this, but for `ends`.
+        grids: per axis, widths are multiples of this, but for `ends`.
         ends: per axis, the full widths of the kernels that share the signature.
     """
 
     sizes: tuple[int, ...]
-    grid: int
+    grids: tuple[int, ...]
     ends: tuple[tuple[int, ...], ...]
 
     @property
     def centre(self) -> Point:
         """Where the lines cross: about half of each axis, on a period where it is longer than that."""
-        return tuple(_snap(size / 2, PERIOD if size > DENSE else self.grid, size) for size in self.sizes)
+        grids = (PERIOD if size > DENSE else grid for size, grid in zip(self.sizes, self.grids, strict=True))
+        return tuple(_snap(size / 2, grid, size) for size, grid in zip(self.sizes, grids, strict=True))
 
     def first(self) -> list[Point]:
         """The points of the first round."""
@@ -48,7 +49,7 @@ class Box:
         return (*self.centre[:axis], width, *self.centre[axis + 1 :])
 
     def _coarse(self, axis: int) -> list[int]:
-        size, grid = self.sizes[axis], self.grid
+        size, grid = self.sizes[axis], self.grids[axis]
         step = max(grid, _COARSE)
         widths = {min(grid, size), *self.ends[axis], *range(step, min(size, DENSE) + 1, step)}
         if size > DENSE:
@@ -62,8 +63,8 @@ class Box:
     def _crossings(self, axis: int) -> list[int]:
         """A low and a high width, for what lies off the lines."""
         size = self.sizes[axis]
-        grid = PERIOD if size > DENSE else self.grid
-        return sorted({_snap(size / 4, grid, size), size, min(size, max(self.grid, 8))})
+        grid = PERIOD if size > DENSE else self.grids[axis]
+        return sorted({_snap(size / 4, grid, size), size, min(size, max(self.grids[axis], 8))})
 
     def finer(self, samples: Mapping[Point, float]) -> list[Point]:
         """Points between neighbours on a line that differ by more than the noise; [] when there are none left."""
@@ -72,14 +73,14 @@ class Box:
             known = on_line(samples, self.centre, axis)
             widths = sorted(known)
             for low, high in itertools.pairwise(widths):
-                middle = self._between(low, high)
+                middle = self._between(low, high, self.grids[axis])
                 if middle is not None and _differ(known[low], known[high]):
                     found.append(self._on_line(axis, middle))
         return found
 
-    def _between(self, low: int, high: int) -> int | None:
+    def _between(self, low: int, high: int, grid: int) -> int | None:
         """The width to try between two, or None where the grid has none, or where a period's offsets serve."""
-        grid = PERIOD if high > DENSE else self.grid
+        grid = PERIOD if high > DENSE else grid
         middle = round((low + high) / 2 / grid) * grid
         if high > DENSE and high <= 2 * low:
             return None
@@ -109,7 +110,12 @@ def _doubling(size: int) -> list[int]:
     return [w for w in found if w < size and w % PERIOD == 0]
 
 
-def box_of(sizes: Sequence[Sequence[int]], grid: int) -> Box:
-    """The box of kernels that share a signature."""
+def box_of(sizes: Sequence[Sequence[int]], grids: Sequence[int]) -> Box:
+    """The box of kernels that share a signature.
+
+    Args:
+        sizes: full widths of each kernel's axes.
+        grids: per axis, what widths are multiples of.
+    """
     axes = list(zip(*sizes, strict=True))
-    return Box(tuple(map(max, axes)), grid, tuple(tuple(sorted(set(axis))) for axis in axes))
+    return Box(tuple(map(max, axes)), tuple(grids), tuple(tuple(sorted(set(axis))) for axis in axes))

@@ -28,7 +28,7 @@ def sampled(cost: Cost, box: Box) -> dict[tuple[int, ...], float]:
 
 @pytest.mark.parametrize("tile", [8, 16, 32, 64])
 def test_a_staircase_is_continued_beyond_what_was_sampled_densely(tile: int) -> None:
-    box = box_of([(1024,)], 8)
+    box = box_of([(1024,)], (8,))
     found = line(on_line(sampled(lambda w: 1.0 + 0.1 * tiles(w, tile), box), box.centre, 0), 1024)
     truth = np.array([1.0 + 0.1 * tiles(w, tile) for w in range(1025)])
     grid = np.arange(8, 1025, 8)
@@ -36,7 +36,7 @@ def test_a_staircase_is_continued_beyond_what_was_sampled_densely(tile: int) -> 
 
 
 def test_a_cost_that_is_no_staircase_stays_linear() -> None:
-    box = box_of([(512,)], 8)
+    box = box_of([(512,)], (8,))
     found = line(on_line(sampled(lambda w: 2.0 + 0.01 * w, box), box.centre, 0), 512)
     assert found[8:] == pytest.approx(2.0 + 0.01 * np.arange(8, 513))
 
@@ -68,7 +68,7 @@ def added(a: int, b: int) -> float:
 @pytest.mark.parametrize("cost", [bilinear, product, added])
 @pytest.mark.parametrize("sizes", [(64, 64), (256, 512)])
 def test_costs_that_are_bilinear_in_tiles_are_found_from_few_samples(cost: Cost, sizes: tuple[int, int]) -> None:
-    box = box_of([sizes], 8)
+    box = box_of([sizes], [8] * len(sizes))
     samples = sampled(cost, box)
     found = surface(samples, sizes, box.centre)
     points = list(itertools.product(range(8, sizes[0] + 1, 8), range(8, sizes[1] + 1, 8)))
@@ -78,7 +78,7 @@ def test_costs_that_are_bilinear_in_tiles_are_found_from_few_samples(cost: Cost,
 
 
 def test_a_surface_passes_through_its_lines_and_takes_arrays() -> None:
-    box = box_of([(64, 64)], 8)
+    box = box_of([(64, 64)], (8, 8))
     samples = sampled(bilinear, box)
     found = surface(samples, (64, 64), box.centre)
     for axis in range(2):
@@ -94,7 +94,7 @@ def test_three_axes_combine() -> None:
     def cost(a: int, b: int, c: int) -> float:
         return 0.1 + 0.001 * a * b * c
 
-    box = box_of([(16, 16, 16)], 8)
+    box = box_of([(16, 16, 16)], (8, 8, 8))
     found = surface(sampled(cost, box), (16, 16, 16), box.centre)
     for point in itertools.product((8, 16), repeat=3):
         assert float(found(*point)) == pytest.approx(cost(*point), rel=0.1)
@@ -102,7 +102,7 @@ def test_three_axes_combine() -> None:
 
 @pytest.mark.parametrize("tile", [8, 16, 32, 64])
 def test_the_step_of_a_staircase_is_its_tile(tile: int) -> None:
-    box = box_of([(256,)], 8)
+    box = box_of([(256,)], (8,))
     samples = sampled(lambda w: 1.0 + tiles(w, tile), box)
     assert step_of(on_line(samples, box.centre, 0), NOISE / 2) in ((1, 8) if tile == 8 else (tile,))
 

@@ -6,7 +6,10 @@ import pytest
 
 from passes.latency.sampling import Box, box_of, rounds
 
-BOXES = [box_of([(64, 64)], 8), box_of([(64, 256), (512, 128)], 8), box_of([(3, 20)], 8), box_of([(2048,)], 16)]
+BOXES = [
+    box_of([(64, 64)], (8, 8)), box_of([(64, 256), (512, 128)], (8, 8)), box_of([(3, 20)], (8, 8)),
+    box_of([(12, 64)], (1, 8)), box_of([(2048,)], (16,)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("box", BOXES)
@@ -17,7 +20,7 @@ def test_points_are_inside_and_on_the_grid_or_at_an_end(box: Box) -> None:
     for point in points:
         for axis, width in enumerate(point):
             assert 0 < width <= box.sizes[axis]
-            assert width % box.grid == 0 or width in (*box.ends[axis], box.sizes[axis])
+            assert width % box.grids[axis] == 0 or width in (*box.ends[axis], box.sizes[axis])
 
 
 @pytest.mark.parametrize("box", BOXES)
@@ -28,12 +31,12 @@ def test_every_full_width_is_measured(box: Box) -> None:
 
 
 def test_a_flat_line_is_not_refined() -> None:
-    box = box_of([(64, 512)], 8)
+    box = box_of([(64, 512)], (8, 8))
     assert box.finer(dict.fromkeys(box.first(), 1.0)) == []
 
 
 def test_a_jump_is_found_to_the_grid() -> None:
-    box = box_of([(64,)], 1)
+    box = box_of([(64,)], (1,))
     samples = {w: 1.0 if w[0] <= 41 else 2.0 for w in box.first()}
     for _ in rounds():
         samples.update({w: 1.0 if w[0] <= 41 else 2.0 for w in box.finer(samples)})
@@ -41,7 +44,7 @@ def test_a_jump_is_found_to_the_grid() -> None:
 
 
 def test_refinement_ends() -> None:
-    box = box_of([(128, 128)], 8)
+    box = box_of([(128, 128)], (8, 8))
     samples = {w: 1.0 + w[0] * w[1] for w in box.first()}
     for _ in range(20):
         new = box.finer(samples)
@@ -51,6 +54,6 @@ def test_refinement_ends() -> None:
 
 
 def test_a_box_covers_all_kernels_of_a_signature() -> None:
-    box = box_of([(64, 256), (512, 128)], 8)
+    box = box_of([(64, 256), (512, 128)], (8, 8))
     assert box.sizes == (512, 256)
     assert box.ends == ((64, 512), (128, 256))
