@@ -3,7 +3,8 @@
     Row("Concat", "f2,3 f4,3", "a,b c,b -> a+c,b", axis=0)
 
 Operands: `f` float data, `i`/`b` integer or truth data from outside, `w` a float weight, `q`/`u` data quantised
-to int8/uint8 with zero point 3, `k`/`n` an int8/int32 weight, then the sizes; `_` is absent, `#` a literal.
+to int8/uint8 with zero point 3, `k`/`n` an int8/int32 weight, `j` positions 0 and 1 and `m` int32 numbers that are
+computed from data, then the sizes; `_` is absent, `#` a literal.
 Axes: one letter per leaf; `!` pinned; `1` of one entry; `+`, `·` and brackets for sums and products.
 """
 
@@ -31,6 +32,7 @@ KINDS = {
     "u": TensorProto.UINT64,
 }
 Literal = NDArray[Any]
+COMPUTED = "jm"
 SEPARATE = 100  # between the numbers of quantised operands and of the floats behind them
 
 
@@ -123,6 +125,13 @@ class Bench:
             point = self.weight(f"z{index}", np.array(3, QUANTISED[kind]))
             data = self.operand(index + SEPARATE, f"f{word[1:]}", [], zero)
             return self.add("QuantizeLinear", [data, scale, point], [name])
+        if kind in COMPUTED:
+            data = self.operand(index + SEPARATE, f"f{word[1:]}", [], zero)
+            if kind == "m":
+                larger = self.add("Mul", [data, self.weight(f"g{index}", np.float32(100))], [f"{name}_larger"])
+                return self.add("Cast", [larger], [name], to=TensorProto.INT32)
+            chosen = self.add("Greater", [data, self.weight(f"b{index}", np.float32(0.3))], [f"{name}_chosen"])
+            return self.add("Cast", [chosen], [name], to=TensorProto.INT64)
         if kind != "f":
             self.inputs.append(helper.make_tensor_value_info(name, KINDS[kind], shape))
             return name
@@ -130,15 +139,18 @@ class Bench:
         scaled = self.add("Mul", ["scale", self.weight(f"w{index}", values)], [name if zero else f"{name}_scaled"])
         return scaled if zero else self.add("Add", [scaled, self.weight(f"c{index}", np.float32([0.25]))], [name])
 
-    def model(self, *, zero: bool = True, weighed: bool = True) -> onnx.ModelProto:
-        """The model. `zero`: what is removed arrives as zero; `weighed`: outputs meet weights before they are added."""
+    def model(self, *, zero: bool = True, weighed: bool = True, bare: int = -1) -> onnx.ModelProto:
+        """The model. `zero`: what is removed arrives as zero; `weighed`: outputs meet weights before they are added.
+
+        Output `bare` meets none in any case.
+        """
         literals = list(self.row.literals)
         names = [self.operand(i, word, literals, zero) for i, word in enumerate(self.row.operands.split())]
         outputs = [f"y{i}" for i in range(self.row.outputs)]
         domain, type_ = self.row.key
         self.nodes.append(helper.make_node(type_, names, outputs, name="it", domain=domain, **self.row.attributes))
         shapes = self._shapes(outputs)
-        results = [self._added_up(y, shapes[y], weighed) for y in outputs]
+        results = [self._added_up(y, shapes[y], weighed and i != bare) for i, y in enumerate(outputs)]
         return self._proto([helper.make_tensor_value_info(r, TensorProto.FLOAT, []) for r in results])
 
     def _added_up(self, y: str, value: onnx.ValueInfoProto, weighed: bool) -> str:

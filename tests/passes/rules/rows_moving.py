@@ -14,6 +14,7 @@ ROWS: list[Row] = [
     row("Reshape", "f6,10 #", "!,! -> !,!", i64([15, 4])),
     row("Reshape", "f4,6 #", "a·b,c -> a,b·c", i64([2, 12])),
     row("Reshape", "f4,2,3 #", "a·b,c,d -> a,b·c,d", i64([2, 4, 3])),
+    row("Reshape", "f2,8,8 #", "a,b·c,d·e -> a·b,c·d,e", i64([8, 0, 2])),
     row("Reshape", "f6 #", "a -> 1,a,1", i64([1, 6, 1])),
     row("Flatten", "f2,3,4", "a,b,c -> a,b·c"),
     row("Flatten", "f2,3,4", "a,b,c -> a·b,c", axis=-1),

@@ -54,6 +54,12 @@ NORMALISATIONS: list[Row] = [
         "a,b,! a,b,! ! ! -> a,b,! a,b,1 a,b,1 a,b,!",
         outputs=4,
     ),
+    row(
+        MICROSOFT + "SkipLayerNormalization",
+        "f2,5,6 f2,5,6 w6 w6 w6",
+        "a,b,! a,b,! ! ! ! -> a,b,! a,b,1 a,b,1 a,b,!",
+        outputs=4,
+    ),
     row(MICROSOFT + "SkipSimplifiedLayerNormalization", "f2,5,6 f2,5,6 w6", "a,b,! a,b,! ! -> a,b,!"),
 ]
 

@@ -45,6 +45,7 @@ PRODUCTS: list[Row] = [
     row(MICROSOFT + "MatMulIntegerToFloat", "u2,5,6 k6,4 # w4 # # w4", "a,b,c c,d d d -> a,b,d", S, u8(3), Z),
     row(MICROSOFT + "DynamicQuantizeMatMul", "f2,5,6 k6,4 w4 # w4", "a,b,c c,d d d -> a,b,d", np.zeros(4, i8)),
     row(MICROSOFT + "QGemm", "u5,6 # # k6,4 w4 # n4 # #", "a,b b,c c c -> a,c", S, U3, np.zeros(4, i8), f32(0.5), U3),
+    row(MICROSOFT + "QGemm", "u5,6 # # k6,4 # # m4", "a,b b,c c -> a,c", S, U3, S, Z),
     row(MICROSOFT + "QGemm", "u5,6 # # k4,6 # #", "a,b c,b -> a,c", S, u8(3), S, Z, transB=1),
     row(MICROSOFT + "MatMulNBits", "f2,5,64 # w8,4", "a,b,c·! d,c -> a,b,d", np.full((8, 4, 8), 77, u8), K=64,
         N=8, bits=4,

@@ -19,7 +19,7 @@ from passes.rules.language import Axis, Count, Input, Op, Operand, Pin
 from passes.rules.opaque import REASONS
 from passes.slim import plan_for, slim
 from passes.verify import verify
-from tests.passes.rules.row import Bench, Row
+from tests.passes.rules.row import COMPUTED, Bench, Row
 from tests.passes.rules.say import say
 from tests.passes.rules.table import ROWS
 
@@ -31,9 +31,11 @@ def name_of(row: Row) -> str:
     return f"{row.op}-{row.operands}-{row.opset}".replace(" ", "_")
 
 
-def couple_bench(row: Row, folder: Path, *, zero: bool, weighed: bool, moved: int = -1) -> tuple[Model, Coupling]:
+def couple_bench(
+    row: Row, folder: Path, *, zero: bool, weighed: bool, moved: int = -1, bare: int = -1
+) -> tuple[Model, Coupling]:
     path = folder / "row.onnx"
-    onnx.save(Bench(row, moved=moved).model(zero=zero, weighed=weighed), path)
+    onnx.save(Bench(row, moved=moved).model(zero=zero, weighed=weighed, bare=bare), path)
     model = load(path)
     return model, couple(model.twin)
 
@@ -67,7 +69,7 @@ def test_slicing_equals_zeroing(row: Row, zero: bool, weighed: bool, tmp_path: P
 
 def data_of(row: Row) -> list[int]:
     """Places of the operands that are computed."""
-    return [place for place, word in enumerate(row.operands.split()) if word[0] in "fqu"]
+    return [place for place, word in enumerate(row.operands.split()) if word[0] in f"fqu{COMPUTED}"]
 
 
 SEVERAL = [(row, place) for row in ROWS if row.runs and len(data_of(row)) > 1 for place in data_of(row)]
@@ -76,6 +78,14 @@ SEVERAL = [(row, place) for row in ROWS if row.runs and len(data_of(row)) > 1 fo
 @pytest.mark.parametrize("row, moved", SEVERAL, ids=[f"{name_of(row)}-{place}" for row, place in SEVERAL])
 def test_slicing_equals_zeroing_where_one_operand_is_not_zero(row: Row, moved: int, tmp_path: Path) -> None:
     compare(*couple_bench(row, tmp_path, zero=True, weighed=False, moved=moved))
+
+
+BARE = [(row, place) for row in ROWS if row.runs and row.outputs > 1 for place in range(row.outputs)]
+
+
+@pytest.mark.parametrize("row, bare", BARE, ids=[f"{name_of(row)}-{place}" for row, place in BARE])
+def test_slicing_equals_zeroing_where_one_output_meets_no_weights(row: Row, bare: int, tmp_path: Path) -> None:
+    compare(*couple_bench(row, tmp_path, zero=True, weighed=True, bare=bare))
 
 
 def compare(model: Model, coupling: Coupling) -> None:
@@ -102,6 +112,14 @@ def test_constant_of_shape_counts_every_axis() -> None:
     rule = rule_for("", "ConstantOfShape")
     assert rule is not None
     assert Count(Input(0), y.axes) in list(rule(Op("it", "ConstantOfShape", "", 18, (shape,), (y,))))
+
+
+def test_constant_of_shape_keeps_axes_whose_size_is_computed() -> None:
+    shape, y = Operand("shape", (2,), "int64", computed=True, varying=frozenset({0})), Operand("y", (4, 6))
+    rule = rule_for("", "ConstantOfShape")
+    assert rule is not None
+    facts = list(rule(Op("it", "ConstantOfShape", "", 18, (shape,), (y,))))
+    assert [fact.a for fact in facts if isinstance(fact, Pin)] == [y.axis(0)]
 
 
 def test_every_rule_has_a_row() -> None:
