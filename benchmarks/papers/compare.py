@@ -34,7 +34,7 @@ from benchmarks.papers.points import LATENCY, MODELS, NETWORKS, RESULTS, Row, St
 from benchmarks.papers.rules import RULES, Rule
 from halpc import closed_loop
 from halpc.compile import PREPARE, run
-from halpc.errors import HalpcError
+from halpc.errors import HalpcError, InfeasibleError
 from halpc.job import Job
 from halpc.options import Options
 from halpc.units import parse_budget
@@ -147,12 +147,18 @@ class Bench:
             fixed = {name: int(size) for name in own.coupling.free()}
             own.costs["latency"] = replace(own.costs["latency"], steps=fixed)
         started = time.perf_counter()
-        with using(rule_of(solver, own)):
-            closed_loop.select_and_measure(own)
-            closed_loop.judge(own)
-            if closed_loop.status(own) == "over budget":
+        try:
+            with using(rule_of(solver, own)):
                 closed_loop.select_and_measure(own)
                 closed_loop.judge(own)
+                if closed_loop.status(own) == "over budget":
+                    closed_loop.select_and_measure(own)
+                    closed_loop.judge(own)
+        except InfeasibleError:
+            if not own.trials:
+                raise
+            least = min((trial.evidence for trial in own.trials.values()), key=lambda found: found.share)
+            return {"status": "not reached", "fastest": least.baseline_ms / least.measured_ms, "noise": least.noise}
         save_proto(own.slim, self.work / f"{name_of(row)}.onnx")
         write_json(self.work / f"{name_of(row)}.plan.json", own.plan.as_json())
         return described(own, time.perf_counter() - started)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from halpc.errors import InfeasibleError
 from halpc.ir.problem import Choice, Problem, Selection
 
 Widths: TypeAlias = dict[str, int]
@@ -81,7 +83,10 @@ def selection(problem: Problem, widths: Widths, solver: str) -> Selection:
 
 
 def _some(admissible: NDArray[np.int64]) -> NDArray[np.int64]:
-    return admissible[admissible > 0]
+    some = admissible[admissible > 0]
+    if not some.size:
+        raise InfeasibleError("a rule leaves every group some channels", budget=0.0, floor=math.inf, resource="latency")
+    return some
 
 
 def nearest(admissible: NDArray[np.int64], wanted: float) -> int:

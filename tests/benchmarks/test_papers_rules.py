@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -11,7 +13,7 @@ from benchmarks.instances import resnet50
 from benchmarks.papers import peer
 from benchmarks.papers.points import Store
 from benchmarks.papers.rules import global_threshold, proportional, random_shares, uniform
-from halpc.errors import PlanError
+from halpc.errors import InfeasibleError, PlanError
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,13 @@ def test_a_rule_comes_close_to_the_budget_and_stays_within_it(problem, rule):
     full = resource.spent({c.name: int(c.widths[-1]) for c in problem.choices})
     assert resource.spent(found.widths) > resource.limit - 0.04 * full
     assert found.value == problem.value(found.widths)
+
+
+@pytest.mark.parametrize("rule", [uniform, global_threshold])
+def test_a_rule_removes_no_group_whole(problem, rule):
+    gone = tuple(replace(c, widths=np.array([0]), value=np.zeros(1)) for c in problem.choices)
+    with pytest.raises(InfeasibleError, match="leaves every group some channels"):
+        rule(replace(problem, choices=gone))
 
 
 def test_uniform_shares_differ_by_at_most_one_width_beside_the_share(problem):
