@@ -273,6 +273,7 @@ def _outcome(report: Facts, batch: int) -> Facts:
         "rounds": report["rounds"],
         "stage_seconds": report["stage_seconds"],
         "regime": report["profiler"],
+        "notes": report["notes"],
     }
 
 
@@ -357,13 +358,11 @@ def _steps(plan: Course, names: Iterable[str]) -> Iterator[tuple[str, Course]]:
 def _merged(old: Facts, new: Facts) -> Facts:
     """`new`, with those rows of `old` that it does not measure again."""
     if "rows" not in new:
-        return new if "rows" not in old else old | {"failed": [*old.get("failed", []), new.get("error")]}
+        return new
     cases = {(row["batch"], row["precision"]) for row in new["rows"]}
     kept = [row for row in old.get("rows", []) if (row["batch"], row["precision"]) not in cases]
-    merged = old | new | {"rows": [*kept, *new["rows"]]}
-    if "figures" in new:
-        merged["figures"] = list(dict.fromkeys([*old.get("figures", []), *new["figures"]]))
-    return merged
+    figures = list(dict.fromkeys([*old.get("figures", []), *new.get("figures", [])]))
+    return {"rows": [*kept, *new["rows"]], **({"figures": figures} if figures else {})}
 
 
 def _section(name: str, plan: Course) -> Facts:
@@ -373,8 +372,16 @@ def _section(name: str, plan: Course) -> Facts:
         facts = SECTIONS[name](plan)
     except Exception as error:  # a benchmark without a hand goes on: the error is the section's result
         facts = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()[-2000:]}
-    facts["section_seconds"] = round(time.perf_counter() - started, 2)
-    print(f"{name}: {facts.get('error', 'done')} ({facts['section_seconds']} s)", file=sys.stderr, flush=True)
+        if name in BY_CASE:
+            cases = itertools.product(plan.batches, plan.precisions)
+            facts = {"rows": [{"batch": batch, "precision": precision, **facts} for batch, precision in cases]}
+    seconds = round(time.perf_counter() - started, 2)
+    if name in BY_CASE:
+        facts["rows"] = [{**row, "step_seconds": seconds} for row in facts["rows"]]
+    else:
+        facts["section_seconds"] = seconds
+    errors = [row["error"] for row in facts.get("rows", [facts]) if "error" in row]
+    print(f"{name}: {'; '.join(errors) or 'done'} ({seconds} s)", file=sys.stderr, flush=True)
     return facts
 
 

@@ -61,15 +61,16 @@ def _cuda_graph(facts: Facts) -> str:
 
 
 def _baselines(facts: Facts) -> str:
-    head = ("batch", "precision", "median ms", "p95 ms", "images/s", "repeats within")
+    head = ("batch", "precision", "median ms", "p95 ms", "images/s", "repeats within", "runs")
     rows = [
         (
             row["batch"], row["precision"], f"{row['median_ms']:.3f}", f"{row['p95_ms']:.3f}",
-            f"{row['images_per_s']:.0f}", f"{row['repeats_within']:.1%}",
+            f"{row['images_per_s']:.0f}", f"{row['repeats_within']:.1%}", row["runs"],
         )
-        for row in facts["rows"]
+        for row in _measured(facts)
     ]  # fmt: skip
-    return table(head, rows) + f"\n\nRegime: {facts['rows'][0]['regime']}."
+    regimes = dict.fromkeys(row["regime"].partition(";")[0] for row in _measured(facts))
+    return "\n\n".join([table(head, [*rows, *_failed(facts, head)]), *(f"Regime: {regime}." for regime in regimes)])
 
 
 def _staircases(facts: Facts) -> str:
@@ -80,10 +81,24 @@ def _staircases(facts: Facts) -> str:
             f"{min(curve['times_ms']):.4f}", f"{max(curve['times_ms']):.4f}",
             plateau(curve["widths"], curve["times_ms"]), f"{curve['seconds']:.1f}",
         )
-        for curve in facts["rows"]
+        for curve in _measured(facts)
     ]  # fmt: skip
-    figures = "\n".join(f"![Kernel time over width]({name})" for name in facts["figures"])
-    return f"{table(head, rows)}\n\n{figures}"
+    figures = "\n".join(f"![Kernel time over width]({name})" for name in facts.get("figures", []))
+    return f"{table(head, [*rows, *_failed(facts, head)])}\n\n{figures}"
+
+
+def _measured(facts: Facts) -> list[Facts]:
+    return [row for row in facts["rows"] if "error" not in row]
+
+
+def _failed(facts: Facts, head: Sequence[str]) -> list[list[object]]:
+    """Rows of the cases that could not be measured, and why."""
+    failed = [[row["batch"], row["precision"], _one_line(row["error"])] for row in facts["rows"] if "error" in row]
+    return [[*start, *[""] * (len(head) - len(start))] for start in failed]
+
+
+def _one_line(error: str) -> str:
+    return error.replace("|", "/").splitlines()[0]
 
 
 def plateau(widths: Sequence[int], times_ms: Sequence[float], noise: float = 0.05) -> int:
@@ -103,13 +118,20 @@ def _compiled(facts: Facts) -> str:
         "batch", "precision", "asked", "status", "before ms", "predicted ms", "measured ms", "speed-up",
         "images/s before", "images/s after", "MACs kept", "compile s",
     )  # fmt: skip
-    return table(head, [_compiled_row(row) for row in facts["rows"]])
+    notes = [
+        f"- batch {row['batch']}, {row['precision']}, {row['speedup_asked']}×: {note}"
+        for row in facts["rows"]
+        for note in row.get("notes", ())
+    ]
+    return "\n\n".join(
+        [table(head, [_compiled_row(row) for row in facts["rows"]]), *(["\n".join(notes)] * bool(notes))]
+    )
 
 
 def _compiled_row(row: Facts) -> list[object]:
-    start = [row["batch"], row["precision"], f"{row['speedup_asked']}×"]
+    start = [row["batch"], row["precision"], f"{row['speedup_asked']}×" if "speedup_asked" in row else ""]
     if "error" in row:
-        return [*start, row["error"].replace("|", "/").splitlines()[0], *[""] * 8]
+        return [*start, _one_line(row["error"]), *[""] * 8]
     numbers = [f"{row[name]:.3f}" for name in ("baseline_ms", "predicted_ms", "measured_ms")]
     rates = [f"{row[name]:.0f}" for name in ("images_per_s_before", "images_per_s_after")]
     kept, seconds = f"{row['macs_kept']:.0%}", f"{row['compile_seconds']:.0f}"
