@@ -180,6 +180,14 @@ def _couple(job: Job) -> None:
 
 
 def _score(job: Job) -> None:
+    if job.saliency is None or not job.saliency.fits({name: g.size for name, g in job.coupling.free().items()}):
+        job.saliency = _scored(job)
+    if job.earlier is not None:
+        job.saliency, job.ceilings = continued(job.saliency, job.earlier)
+
+
+def _scored(job: Job) -> Saliency:
+    """Importance from every source that was asked for."""
     options, graph = job.options, job.model.twin
     parts = [score_from_file(path, graph, job.coupling) for path in options.importance]
     kind = options.score
@@ -189,9 +197,7 @@ def _score(job: Job) -> None:
         parts.append(_score_from_data(job, cast("Kind", kind)))
     elif kind != "auto":
         parts.append(score_from_weights(kind, graph, job.coupling))
-    job.saliency = parts[0] if len(parts) == 1 else combined(parts)
-    if job.earlier is not None:
-        job.saliency, job.ceilings = continued(job.saliency, job.earlier)
+    return parts[0] if len(parts) == 1 else combined(parts)
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:

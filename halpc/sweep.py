@@ -19,6 +19,7 @@ from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
 from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
 from halpc.ir.report import Report
+from halpc.ir.scorefile import read_scores, scores_json
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from halpc.units import Budget
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
 LEAST, RESOLUTION = 0.02, 0.02  # share that --max-drop starts from, and how closely it is found
 READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
+SCORES = "scores.json"
 ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume")  # told otherwise, or no options of a sweep
 
 
@@ -57,7 +59,7 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
         asked = _asked(job)
         done = _finished(options, asked)
         if any(budget.text not in done for budget in options.budgets):
-            run(job, LEARN)
+            _learn(job, asked, folder)
         if not done:  # what it lists may be replaced from here on
             (options.out / "sweep.json").unlink(missing_ok=True)
         for budget in options.budgets:
@@ -69,6 +71,24 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
         draw_sweep(points, options.budgets[0].resource, folder / "sweep.svg")
         publish(folder, options.out)
     return points
+
+
+def _learn(job: Job, asked: dict[str, Any], folder: Path) -> None:
+    """All that every budget needs; scores that come from inputs are kept for a sweep that goes on."""
+    if job.options.calibration is None:
+        run(job, LEARN)
+        return
+    kept = None
+    try:
+        kept = read_scores(job.options.out / SCORES, asked)
+    except InputError as error:
+        log.warning("%s: scored anew", error)
+    if kept is not None:
+        job.saliency = kept
+    run(job, LEARN)
+    if job.saliency is not kept:
+        write_json(folder / SCORES, scores_json(job.saliency, asked))
+        publish(folder, job.options.out)
 
 
 def _asked(job: Job) -> dict[str, Any]:

@@ -30,6 +30,12 @@ class Saliency:
     unscored: tuple[str, ...] = ()
     curves: Mapping[str, Scores] = field(default_factory=dict)
 
+    def fits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether these are scores of exactly these groups, by size."""
+        return {name: scores.size for name, scores in self.scores.items()} == dict(sizes) and all(
+            curve.size == sizes.get(name, -1) + 1 for name, curve in self.curves.items()
+        )
+
     def order(self, group: str) -> NDArray[np.int64]:
         """Channel indices, most important first; ties keep their order."""
         return np.argsort(-self.scores[group], kind="stable").astype(np.int64)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import halpc.compile
 import halpc.sweep
 from halpc.cli import main
 from tests.small import SHAPES, model, saved, weights
@@ -174,3 +175,56 @@ def test_every_resource_can_be_swept(network: Path, resource: str) -> None:
     out = network.parent / "sweep"
     assert main(["sweep", str(network), f"--{resource}", "90%", "-o", str(out), "--profiler", "onnxruntime"]) == 0
     assert [p["budget"] for p in written(network)["points"]] == ["90%"]
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources that were scored from, in order."""
+    real, sources = halpc.compile._scored, []
+
+    def counted(job: Any) -> Any:
+        sources.append(job.calibration.source)
+        return real(job)
+
+    monkeypatch.setattr(halpc.compile, "_scored", counted)
+    return sources
+
+
+def inputs(network: Path, seed: int = 0) -> str:
+    images = np.random.default_rng(seed).standard_normal((32, 3, 8, 8)).astype(np.float32)
+    np.savez(network.parent / "c.npz", x=images)
+    return str(network.parent / "c.npz")
+
+
+def test_scores_of_a_sweep_that_goes_on_are_not_computed_again(network: Path, scored: list[str]) -> None:
+    swept(network, "80%,50%", "--calibration", inputs(network))
+    other = network.parent / "other"
+    main(["sweep", str(network), "--macs", "60%", "-o", str(other), "--calibration", inputs(network)])
+    swept(network, "80%,60%,50%", "--calibration", inputs(network))
+    assert len(scored) == 2
+    kept, anew = (json.loads((f / "60pct" / "plan.json").read_text()) for f in (network.parent / "sweep", other))
+    assert kept == anew
+
+
+def test_scores_of_other_inputs_are_not_taken(network: Path, scored: list[str]) -> None:
+    swept(network, "80%", "--calibration", inputs(network))
+    swept(network, "80%", "--calibration", inputs(network, seed=1))
+    assert len(scored) == 2
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("{", "["), ('"version": 1', '"version": 2'), ('"scores": {', '"scores": {"net.x": [1.0],'), ("0.", "-0.")],
+)
+def test_scores_that_are_damaged_are_computed_again(
+    network: Path, scored: list[str], old: str, new: str, compiled: list[str]
+) -> None:
+    swept(network, "80%", "--calibration", inputs(network))
+    path = network.parent / "sweep" / "scores.json"
+    head, mark, scores = path.read_text().partition('"source"')
+    path.write_text(
+        head + mark + scores.replace(old, new) if new == "-0." else (head + mark + scores).replace(old, new)
+    )
+    swept(network, "80%,50%", "--calibration", inputs(network))
+    assert compiled == ["80%", "50%"]
+    assert len(scored) == 2
