@@ -31,7 +31,7 @@ from halpc.ir.model import Model
 from halpc.ir.prediction import Prediction, judge
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
-from passes.latency.calibrate import calibrate, mixes, network_key
+from passes.latency.calibrate import calibrate, mixes, network_key, ramps
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 NETWORKS: Final = 20
+RAMPED: Final = 6  # one network in so many is narrow early and full late
 HELD_BACK: Final = 12
 _NEGLIGIBLE: Final = 0.002
 _BATCH: Final = 64
@@ -121,7 +122,9 @@ def profile(
     run = _Run(model, coupling, table, profiler, grid, grids(coupling, grid), progress, network_key(model, coupling))
     kernels = run.kernels()
     run.sample(kernels)
-    samples = run.networks(mixes(coupling, networks, grid, seed=0))
+    ramped = networks // RAMPED
+    wanted = [*mixes(coupling, networks - ramped, grid, seed=0), *ramps(coupling, ramped, grid, seed=0)]
+    samples = run.networks(wanted)
     run.confirm(kernels)
     surfaces = run.surfaces(kernels)
     calibrated = calibrate(kernels, surfaces, samples)

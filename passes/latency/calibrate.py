@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, nnls
 
 from halpc.ir.cost import CostModel
-from halpc.ir.dims import Dim, width
+from halpc.ir.dims import Dim, leaves, width
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.problem import Charge, CostFunction
@@ -36,6 +36,7 @@ from passes.widths import grids
 log = logging.getLogger(__name__)
 
 LOWEST: Final = 0.2
+_JITTER: Final = 0.15
 _PRIOR: Final = 0.7  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
 _FACTOR_PRIOR: Final = 0.2
@@ -80,6 +81,42 @@ def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[st
             mix[name] = _aligned(share * group.size, grid[name], group.size)
         found.append(mix)
     return [{name: group.size for name, group in free.items()}, *found][:count]
+
+
+def ramps(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[str, int]]:
+    """`count` width mixes that are narrow where an entry has many positions and full where it has few.
+
+    So are the plans that budgets lead to: an early channel takes long and carries little, a late one the reverse. The
+    first mix is narrow in the third with the most positions only (of three), the last everywhere but at the other end.
+    """
+    rng = np.random.default_rng(seed)
+    free, grid, positions = coupling.free(), grids(coupling, align), _positions(coupling)
+    found = []
+    for reach in (np.arange(count) + 1) / count:
+        order = sorted(free, key=lambda name: (-positions[name], rng.random()))
+        places = (np.arange(len(order)) + 0.5) / len(order)
+        shares = LOWEST + (1 - LOWEST) * places / reach + rng.uniform(-_JITTER, _JITTER, len(order))
+        found.append({
+            name: _aligned(max(share, LOWEST) * free[name].size, grid[name], free[name].size)
+            for name, share in zip(order, shares, strict=True)
+        })  # fmt: skip
+    return found
+
+
+def _positions(coupling: Coupling) -> dict[str, int]:
+    """Group name → how many entries a channel of it has in the largest tensor that it is an axis of, weights apart."""
+    shapes: dict[str, dict[int, Dim]] = {}
+    for (tensor, axis), dim in coupling.axes.items():
+        shapes.setdefault(tensor, {})[axis] = dim
+    for member in (member for group in coupling.groups.values() for member in group.members):
+        shapes.pop(member.tensor, None)
+    found = dict.fromkeys(coupling.groups, 1)
+    for dims in shapes.values():
+        size = math.prod(dim.size for dim in dims.values())
+        for dim in dims.values():
+            for leaf in leaves(dim):
+                found[leaf.name] = max(found.get(leaf.name, 1), size // dim.size)
+    return found
 
 
 def _aligned(size: float, grid: int, most: int) -> int:

@@ -19,7 +19,7 @@ from halpc.ir.model import Model
 from halpc.ir.profiler import Feeds
 from halpc.ir.profiler import Model as Measured
 from halpc.ir.table import LatencyTable, Signature
-from passes.latency.calibrate import mixes, network_key
+from passes.latency.calibrate import mixes, network_key, ramps
 from passes.profile import held_back, profile
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
 
@@ -225,6 +225,38 @@ def test_mixes_cover_every_group_and_every_size_of_network(chain: tuple[Model, C
     levels = [np.mean([mix[n] / g.size for n, g in coupling.free().items()]) for mix in found[1:]]
     assert min(levels) < 0.45
     assert max(levels) > 0.75
+
+
+HALVING = """
+<ir_version: 9, opset_import: ["": 17]>
+halving (float[1,3,32,32] x) => (float[1,8,2,2] y)
+<float[64,3,3,3] w1, float[64,64,3,3] w2, float[64,64,3,3] w3, float[64,64,3,3] w4, float[8,64,1,1] w5>
+{
+  [c1] a1 = Conv <pads = [1,1,1,1], strides = [2,2]> (x, w1)
+  [r1] b1 = Relu (a1)
+  [c2] a2 = Conv <pads = [1,1,1,1], strides = [2,2]> (b1, w2)
+  [r2] b2 = Relu (a2)
+  [c3] a3 = Conv <pads = [1,1,1,1], strides = [2,2]> (b2, w3)
+  [r3] b3 = Relu (a3)
+  [c4] a4 = Conv <pads = [1,1,1,1], strides = [2,2]> (b3, w4)
+  [r4] b4 = Relu (a4)
+  [c5] y = Conv (b4, w5)
+}
+"""
+
+
+def test_some_networks_are_narrow_where_positions_are_many_and_full_where_they_are_few(tmp_path: Path) -> None:
+    model, coupling = prepared(HALVING, tmp_path)
+    found = ramps(coupling, 3, 8, seed=0)
+    assert found == ramps(coupling, 3, 8, seed=0)
+    assert all(width % 8 == 0 for mix in found for width in mix.values())
+    assert all(mix["c1"] < mix["c3"] <= mix["c4"] and mix["c1"] <= mix["c2"] for mix in found)
+    assert all(mix["c1"] <= 40 for mix in found)
+    assert found[0]["c2"] == found[0]["c3"] == found[0]["c4"] == 64
+    assert found[2]["c2"] < 48
+    context = [n.widths for n in profile(model, coupling, LatencyTable(DEVICE), MadeUp(), networks=12).context]
+    assert len(context) == 12
+    assert all(mix in context for mix in ramps(coupling, 2, 8, seed=0))
 
 
 def test_a_network_is_known_by_its_shape_not_by_its_weights(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
