@@ -1,15 +1,13 @@
 """select → slim → measure, until what was measured is within the budget and close to it.
 
-A budget given as a share is a share of the baseline as measured in the same interleaved runs. A pair of models is
-measured until the interval of its latency is narrow beside the distance to the budget (`halpc/evidence.py`). After a
-miss, on either side, the latency model is trusted for differences only: the choice that came closest is changed a
-little, to what all measurements together let expect (`halpc/expectation.py`), as close to the limit as expectations and
-noise have shown to pay. What counts in the end is one more measurement of what is written.
+A budget given as a share is a share of the baseline as measured beside all choices (`halpc/trials.py`). After a miss,
+on either side, the latency model is trusted for differences only: the choice that came closest is changed a little, to
+what all measurements together let expect (`halpc/expectation.py`), as close to the limit as expectations and noise have
+shown to pay. What counts in the end is one more measurement of what is written.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -17,15 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from halpc.casting import NATIVE, AtPrecision, accepted_table, as_measured
+from halpc.casting import NATIVE, AtPrecision, accepted_table
 from halpc.errors import InfeasibleError
-from halpc.evidence import Evidence, Pair, Trial, pooled, weigh
+from halpc.evidence import Trial
 from halpc.expectation import best_aim, expected
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
-from halpc.job import Job, Widths
-from halpc.limits import infeasible, remarks
-from halpc.units import spell_ms
+from halpc.job import Job
+from halpc.limits import infeasible
+from halpc.trials import MOST_CALLS, SECONDS, best, try_out, whole, widths_of
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
@@ -33,15 +31,11 @@ from passes.slim import plan_for, slim
 from passes.widths import choices
 from profilers import profiler_for
 
-log = logging.getLogger(__name__)
-
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 FINER = 2  # and of this where none of those meet the budget
 CLOSE = 0.97  # a result that surely met the limit and uses this share of it is not improved any further
 AIM = 0.98  # share of the limit that is selected for first
 HIGHEST_AIM = 0.99  # and later, at most
-SECONDS = 0.25  # of interleaved measuring per call of the profiler
-LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a pair of models
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
 STARTS, TRIES = 2, 6  # measured choices to start from, and selections from each, until one is expected to fit
 THOUGHT_S = 5.0  # after which no more choices are compared
@@ -67,7 +61,7 @@ def _learn(job: Job) -> None:
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:
-        baseline = job.profiler.compare([job.baseline], seconds=2 * SECONDS)[0]
+        baseline = job.profiler.compare([job.baseline], seconds=4 * SECONDS)[0]
         job.costs["latency"] = profiled.cost.corrected({}, baseline.percentile_ms(job.options.percentile))
 
 
@@ -131,7 +125,7 @@ def select_and_measure(job: Job) -> None:
         choose(job)
         return
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
-        _take_best(job)
+        _go_back(job)
         return
     rounds, number = job.options.rounds if not job.rounds else AGAIN_ROUNDS, 0
     while number < rounds + job.spare_rounds:
@@ -140,12 +134,12 @@ def select_and_measure(job: Job) -> None:
         share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else AIM)
         if share is None:
             break
-        found = _measure(job, (), share)
+        found = try_out(job, share)
         if len(job.trials) == 1 and abs(math.log(found.share / share)) > FAR:
-            job.anchor = _widths(job)
-        if found.sure and (found.share >= CLOSE or _whole(job)):
+            job.anchor = widths_of(job)
+        if found.sure and (found.share >= CLOSE or whole(job)):
             break
-    _take_best(job)
+    _go_back(job)
 
 
 def _aimed(job: Job, aim: float) -> float | None:
@@ -177,10 +171,10 @@ def _narrowest(job: Job, refused: InfeasibleError) -> float:
     for grid in dict.fromkeys((job.grid, job.options.align or FINER)):
         job.grid = grid
         _choose(job, {"latency": math.inf}, narrowest=True)
-        if not _whole(job) and _widths(job) not in job.trials:
+        if not whole(job) and widths_of(job) not in job.trials:
             _slim(job)
             job.spare_rounds += 1
-            job.anchor = _widths(job)
+            job.anchor = widths_of(job)
             return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
     raise infeasible(job, refused)
 
@@ -252,7 +246,7 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
             guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths))
             if not 0 < guess.share < math.inf:  # too far from all that was measured to expect anything
                 break
-            if _widths(job) not in job.trials and guess.selection.value > least:
+            if widths_of(job) not in job.trials and guess.selection.value > least:
                 given = True
                 yield guess
                 if guess.off(aim) <= TOLERANCE:
@@ -276,52 +270,10 @@ def _correct(job: Job, ms: float) -> None:
     job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, ms)
 
 
-def _measure(job: Job, pairs: Sequence[Pair], predicted: float) -> Evidence:
-    """Baseline and slim model interleaved, until the noise no longer matters; the trial is kept.
-
-    Args:
-        pairs: what was measured before; where it says that the budget is met, a few more that agree are enough.
-        predicted: latency over the limit.
-    """
-    budget = job.options.budget("latency")
-    assert budget is not None
-    taken, calls, deadline = list(pairs), 0, time.monotonic() + PATIENCE_S
-    while True:
-        before, after = job.profiler.compare([job.baseline, job.small], seconds=SECONDS)
-        taken.append((before, after))
-        calls += 1
-        found = weigh(taken, budget, job.options.percentile)
-        enough = found.decided or (found.sure and bool(pairs)) or len(taken) >= MOST_CALLS
-        if calls >= LEAST_CALLS and (enough or time.monotonic() > deadline):
-            break
-    job.timings = pooled([p[0] for p in taken]), pooled([p[1] for p in taken])
-    job.trials[_widths(job)] = Trial(job.selection, tuple(taken), found, predicted)
-    job.rounds.append({"predicted_ms": predicted * found.limit_ms, **found.as_json()})
-    log.info(
-        "measurement %d: predicted %s, measured %s of %s, noise %.2f %%", len(job.rounds),
-        *map(spell_ms, (predicted * found.limit_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
-    )  # fmt: skip
-    return found
-
-
-def _take_best(job: Job) -> None:
-    """Go back to the best choice so far: of most value among those surely within the budget, else the likeliest."""
-    trials = list(job.trials.values())
-    sure = [trial for trial in trials if trial.evidence.sure]
-    if sure:
-        job.selection = max(sure, key=lambda t: t.selection.value).selection
-    else:
-        job.selection = min(trials, key=lambda t: (not t.evidence.met, t.evidence.high)).selection
+def _go_back(job: Job) -> None:
+    """To the best choice so far."""
+    job.selection = best(job).selection
     _slim(job)
-
-
-def _widths(job: Job) -> Widths:
-    return tuple(sorted(job.selection.widths.items()))
-
-
-def _whole(job: Job) -> bool:
-    free = job.coupling.free()
-    return all(job.selection.widths[name] == group.size for name, group in free.items())
 
 
 def _limits(job: Job) -> dict[str, float]:
@@ -368,33 +320,3 @@ def _slim(job: Job) -> None:
     job.slim = proto_of(graph, job.model.header)
     if job.profiler is not None:
         job.small = static_proto(graph, job.model.shapes, job.model.header)
-
-
-def judge(job: Job) -> None:
-    """The last word: the model that is written, measured again beside the baseline.
-
-    Recovery gives weights new values and may add a bias, and ranges of int8 come from the calibration inputs; such a
-    model is measured from nothing, one that is as it was measured in the rounds adds to what they found.
-    """
-    if job.profiler is None:
-        return
-    trial = job.trials[_widths(job)]
-    known = trial.pairs
-    if job.deployed is not None and job.deployed is not job.slim:
-        job.small = as_measured(job, job.deployed)
-        known = ()
-    found = job.evidence = _measure(job, known, trial.predicted)
-    job.limits["latency"] = found.limit_ms
-    _correct(job, trial.predicted * found.limit_ms)
-    if found.met and not _whole(job):
-        for sentence in remarks(job, found):
-            job.note(sentence)
-
-
-def status(job: Job) -> str:
-    """`met`, `over budget`, `slower`, or `predicted` where latency was limited and could not be measured."""
-    if job.profiler is None or job.evidence is None:
-        return "predicted" if "latency" in job.limits else "met"
-    if job.evidence.measured_ms > job.evidence.baseline_ms and not _whole(job):
-        return "slower"
-    return "met" if job.evidence.met else "over budget"

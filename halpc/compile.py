@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from halpc import closed_loop, summary
+from halpc import closed_loop, summary, trials
 from halpc.casting import NATIVE, backend_of, deployed, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OutputError, OverBudgetError, UsageError
@@ -104,7 +104,7 @@ def finish(job: Job) -> Report:
     """The stages that depend on the budget; again where only the last measurement missed it."""
     run(job, FINISH)
     for _ in range(AGAIN):
-        if closed_loop.status(job) in ("over budget", "slower"):
+        if trials.status(job) in ("over budget", "slower"):
             job.note("the last measurement missed the budget by noise: selected once more")
             run(job, FINISH)
     say_what_runs(job)
@@ -324,5 +324,5 @@ FINISH: Stages = (
     ("recover", _recover),
     ("cast", _cast),
     ("evaluate", _evaluate),
-    ("judge", closed_loop.judge),
+    ("judge", trials.judge),
 )

@@ -1,26 +1,35 @@
-"""What repeated interleaved measurements of a baseline and a slim model say against a budget, and how surely.
+"""What interleaved measurements of a baseline and of slim models say against a budget, and how surely.
 
-A *pair* is one call of the profiler: both models, in turns, in sessions of their own. What happens to one call (a
-session's place in memory, a busy neighbour) repeats in all of its runs, so calls, not runs, are what is counted: the
-interval is Student's over the calls' logarithmic ratios, never narrower than the runs within the calls allow. Speeds
-that drift cancel, since both models of a pair drift together.
+A *call* of the profiler measures models in turns, in sessions of their own. What happens to one call (a session's place
+in memory, a busy neighbour) repeats in all of its runs, so calls, not runs, are what is counted: intervals are
+Student's over the calls' logarithmic ratios, never narrower than the runs within the calls allow. Speeds that drift
+cancel, since all models of a call drift together.
+
+They do not cancel wholly: a neighbour that fills the caches slows a model down the more, the more memory it works on,
+so over some seconds the ratio of a slim model to its baseline wanders by several per cent. Models that differ little
+wander together. A later choice is therefore measured beside an earlier one, and known by its ratio to that, whose own
+ratio to the baseline every further call makes better known; or by its ratio to the baseline where that is surer.
 
 Where other programs take the processor away, runs are either undisturbed or far longer, and the longer model is hit
 more often: the ratio of medians then says more of the other programs than of the models. The processor time of the runs
 tells, or where that is not known the fastest runs, if they say something else by far (on a quiet machine, too, the
 fastest run is a matter of luck, and the median is not).
 
-Source: Student, "The probable error of a mean", 1908; Law and Kelton, "Simulation modeling and analysis" (batch means).
+Source: Student, "The probable error of a mean", 1908; Law and Kelton, "Simulation modeling and analysis" (batch means);
+Bucher et al., "The results of direct and indirect treatment comparisons in meta-analysis", 1997 (ratios in a chain).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from halpc.ir.latency import Timing
@@ -33,20 +42,32 @@ DISTURBED: Final = 0.05  # how far the ratio may be from that of processor times
 UNLIKELY: Final = 0.25  # and from that of the fastest runs, where processor times are not known
 COARSE: Final = 0.015  # one that suffices where the budget is far away, or missed
 CLEAR: Final = 1.5  # how many times the half-width a choice has to be below the limit to be surely so
+_REMEMBERED: Final = 4096  # measurements whose figures are not computed again
 
-Pair: TypeAlias = tuple[Timing, Timing]  # baseline and slim model, measured interleaved
+Array: TypeAlias = NDArray[np.float64]
+Key: TypeAlias = Hashable  # what a measured model is known by
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the profiler: the baseline and the models that took turns with it."""
+
+    baseline: Timing
+    models: Mapping[Key, Timing]
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The measurements of one pair of models against a budget.
+    """What all measurements so far say of one model against a budget.
 
     Attributes:
-        baseline_ms, measured_ms: the chosen percentile of all runs of each.
+        baseline_ms: the chosen percentile of all runs of the baseline.
+        measured_ms: that of the model when the baseline takes `baseline_ms`.
         limit_ms: the budget, given that baseline.
-        share: latency over limit, call by call, the geometric mean: what latency models are corrected by. That of
+        share: latency over limit, what latency models are corrected by: `measured_ms / limit_ms`, or that of
             uninterrupted runs where it is far above.
         low, high: interval of latency over limit at `CONFIDENCE`; (0, inf) after a single call.
+        calls: in which the model was measured.
     """
 
     baseline_ms: float
@@ -55,6 +76,7 @@ class Evidence:
     share: float
     low: float
     high: float
+    calls: int
 
     @property
     def met(self) -> bool:
@@ -87,55 +109,118 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A choice of widths, everything that was measured of it, and its latency over the limit as predicted before."""
+    """A choice of widths, what its model is known by, what was measured of it, and its predicted share of the limit."""
 
     selection: Selection
-    pairs: tuple[Pair, ...]
+    key: Key
     evidence: Evidence
     predicted: float
 
 
-def weigh(pairs: Sequence[Pair], budget: Budget, percent: float) -> Evidence:
-    """What all calls together say.
+def weigh(calls: Sequence[Call], budget: Budget, percent: float) -> dict[Key, Evidence]:
+    """What all calls together say of every model in them.
 
     Args:
-        pairs: at least one.
+        calls: at least one.
         budget: on latency.
         percent: the percentile that must be within it.
     """
-    before, after = (pooled([pair[i] for pair in pairs]).percentile_ms(percent) for i in (0, 1))
+    before = pooled([call.baseline for call in calls]).percentile_ms(percent)
     limit = budget.limit(before)
-    logs = np.array([math.log(a.percentile_ms(percent) / budget.limit(b.percentile_ms(percent))) for b, a in pairs])
-    share = math.exp(float(logs.mean()))
-    ends = [share, after / limit]  # that the two disagree is noise as well
-    if budget.share is not None:
-        quiet, far = _uninterrupted(pairs, budget, percent)
-        if abs(math.log(quiet / share)) > far:
+    known: dict[Key, _Ratio] = {}
+    for key in dict.fromkeys(key for call in calls for key in call.models):
+        own = [call for call in calls if key in call.models]
+        ways = [_to_limit(own, key, budget, percent)]
+        for other, so_far in known.items():
+            both = [call for call in own if other in call.models]
+            if len(both) > 1:
+                beside = [call.models[other] for call in both]
+                ways.append(so_far.times(_ratio([call.models[key] for call in both], beside, percent)))
+        known[key] = min(ways, key=lambda ratio: ratio.below + ratio.above)
+    return {
+        key: ratio.evidence(before, limit, sum(key in call.models for call in calls)) for key, ratio in known.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    """A ratio of latencies, as logarithms.
+
+    Attributes:
+        measured: call by call, the mean.
+        share: the same, or that of uninterrupted runs where it is far above.
+        below, above: how far the interval reaches to either side of `share`.
+    """
+
+    measured: float
+    share: float
+    below: float
+    above: float
+
+    def times(self, other: _Ratio) -> _Ratio:
+        """The product of two ratios whose errors have nothing to do with each other."""
+        below, above = math.hypot(self.below, other.below), math.hypot(self.above, other.above)
+        return _Ratio(self.measured + other.measured, self.share + other.share, below, above)
+
+    def evidence(self, baseline_ms: float, limit_ms: float, calls: int) -> Evidence:
+        """In ms, of a budget of `limit_ms`."""
+        low, high = (float(np.exp(self.share + off)) for off in (-self.below, self.above))
+        measured_ms = limit_ms * math.exp(self.measured)
+        return Evidence(baseline_ms, measured_ms, limit_ms, math.exp(self.share), low, high, calls)
+
+
+def _to_limit(calls: Sequence[Call], key: Key, budget: Budget, percent: float) -> _Ratio:
+    """The model's latency over the budget: over its share of the baseline measured beside it, or over its ms."""
+    before = [call.baseline for call in calls] if budget.share is not None else None
+    ratio = _ratio([call.models[key] for call in calls], before, percent)
+    one = math.log(budget.limit(1.0))
+    return replace(ratio, measured=ratio.measured - one, share=ratio.share - one)
+
+
+def _ratio(after: Sequence[Timing], before: Sequence[Timing] | None, percent: float) -> _Ratio:
+    """Latencies over those of another model measured beside it, call by call, or over 1 ms."""
+    logs = _logs(after, percent) - _logs(before, percent) if before else _logs(after, percent)
+    mean = share = float(logs.mean())
+    ends = [mean, math.log(pooled(after).percentile_ms(percent))]  # that the two disagree is noise as well
+    if before:
+        ends[1] -= math.log(pooled(before).percentile_ms(percent))
+        quiet, far = _uninterrupted(after, before, percent)
+        if abs(quiet - mean) > far:
             ends.append(quiet)
-            share = max(share, quiet)
-    if len(pairs) < 2:
-        return Evidence(before, after, limit, share, 0.0, math.inf)
-    within = math.sqrt(float(np.mean([_within(pair, budget, percent) ** 2 for pair in pairs])))
-    spread = max(float(logs.std(ddof=1)), within)
-    half = float(student.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * spread / math.sqrt(len(pairs))
-    return Evidence(before, after, limit, share, min(ends) * math.exp(-half), max(ends) * math.exp(half))
+            share = max(mean, quiet)
+    if len(after) < 2:
+        return _Ratio(mean, share, math.inf, math.inf)
+    errors = [_within(*pair, percent) for pair in zip(after, before or itertools.repeat(None), strict=False)]
+    spread = max(float(logs.std(ddof=1)), math.sqrt(float(np.mean(np.square(errors)))))
+    half = float(student.ppf((1 + CONFIDENCE) / 2, len(after) - 1)) * spread / math.sqrt(len(after))
+    return _Ratio(mean, share, share - min(ends) + half, max(ends) - share + half)
 
 
-def _uninterrupted(pairs: Sequence[Pair], budget: Budget, percent: float) -> tuple[float, float]:
-    """Latency over limit by what other programs do not change, and how far from that a measured one may be."""
-    busy = [[times for pair in pairs if (times := pair[i].uninterrupted_ms) is not None] for i in (0, 1)]
-    if all(len(each) == len(pairs) for each in busy):
-        before, after = (float(np.percentile(np.concatenate(each), percent)) for each in busy)
-        return after / budget.limit(before), DISTURBED
-    before, after = (min(pair[i].undisturbed_ms for pair in pairs) for i in (0, 1))
-    return after / budget.limit(before), UNLIKELY
+def _logs(timings: Sequence[Timing], percent: float) -> Array:
+    return np.array([_log(timing, percent) for timing in timings])
 
 
-def _within(pair: Pair, budget: Budget, percent: float) -> float:
+@lru_cache(maxsize=_REMEMBERED)
+def _log(timing: Timing, percent: float) -> float:
+    return math.log(timing.percentile_ms(percent))
+
+
+def _uninterrupted(after: Sequence[Timing], before: Sequence[Timing], percent: float) -> tuple[float, float]:
+    """The logarithmic ratio by what other programs do not change, and how far from that a measured one may be."""
+    sides = [[times for t in side if (times := t.uninterrupted_ms) is not None] for side in (after, before)]
+    if all(len(side) == len(after) for side in sides):
+        levels, far = [float(np.percentile(np.concatenate(side), percent)) for side in sides], DISTURBED
+    else:
+        levels, far = [min(t.undisturbed_ms for t in side) for side in (after, before)], UNLIKELY
+    return math.log(levels[0] / levels[1]), far
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _within(after: Timing, before: Timing | None, percent: float) -> float:
     """The standard error of one call's log ratio, from how its rounds scatter (of a median, robustly)."""
-    rows = [np.log(np.percentile(timing.by_round_ms, percent, axis=1)) for timing in pair]
+    rows = [np.log(np.percentile(t.by_round_ms, percent, axis=1)) for t in (after, before) if t is not None]
     count = min(len(row) for row in rows)
-    scatter = rows[1][:count] - rows[0][:count] if budget.share is not None else rows[1]
+    scatter = rows[0][:count] - rows[1][:count] if before is not None else rows[0]
     deviation = 1.4826 * float(np.median(np.abs(scatter - np.median(scatter))))
     return 1.2533 * deviation / math.sqrt(len(scatter))
 

@@ -63,7 +63,7 @@ def best_aim(trials: Sequence[Trial], most: float, calls: int) -> float:
     Source: Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", Journal of
     Global Optimization 13 (1998): expected improvement.
     """
-    left = [t.evidence.noise * math.sqrt(min(len(t.pairs) / calls, 1.0)) for t in trials]
+    left = [t.evidence.noise * math.sqrt(min(t.evidence.calls / calls, 1.0)) for t in trials]
     half = max(FINE, min(float(np.median(left)), 0.1))
     missed = [math.log(t.evidence.share / t.predicted) for t in trials[1:]]
     off = math.sqrt((PRIOR * USUAL**2 + sum(each**2 for each in missed)) / (PRIOR + len(missed)))

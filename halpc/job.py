@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import onnx
 
-from halpc.evidence import Evidence, Pair, Trial
+from halpc.evidence import Call, Evidence, Key, Trial
 from halpc.ir.cost import CostModel
 from halpc.ir.dims import Mask
 from halpc.ir.groups import Coupling
+from halpc.ir.latency import Timing
 from halpc.ir.model import Model
 from halpc.ir.peak import PeakModel
 from halpc.ir.plan import Plan
@@ -64,8 +65,10 @@ class Job:
     plan: Plan = None  # type: ignore[assignment]
     slim: onnx.ModelProto = None
     small: onnx.ModelProto = None  # the slim model at fixed shapes, as it is measured
-    timings: Pair | None = None
+    calls: list[Call] = field(default_factory=list)  # all measurements of latency
+    companion: Mapping[Key, onnx.ModelProto] = field(default_factory=dict)  # the choice that others are measured beside
     trials: dict[Widths, Trial] = field(default_factory=dict)
+    timings: tuple[Timing, Timing] | None = None  # of the baseline, and of the model that was measured last
     evidence: Evidence | None = None  # of the model that is written
     rounds: list[dict[str, float]] = field(default_factory=list)
     verification: Any = None
@@ -81,8 +84,8 @@ class Job:
     def at(self, options: Options) -> Job:
         """A copy of a prepared job for other options: what was learnt of the latency goes along, no measurement."""
         return replace(
-            self, options=options, rounds=[], trials={}, timings=None, evidence=None, recovery=None,
-            final=None, deployed=None, conversion=None, engine=None,
+            self, options=options, rounds=[], calls=[], companion={}, trials={}, timings=None, evidence=None,
+            recovery=None, final=None, deployed=None, conversion=None, engine=None,
             accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
 

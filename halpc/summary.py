@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from halpc import closed_loop
+from halpc import trials
 from halpc.ir.groups import Coupling, Group
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Step
@@ -25,13 +25,15 @@ def report(job: Job) -> Report:
     """Everything a reader needs to trust the result, or not."""
     widths = job.selection.widths
     before, after = job.timings or (None, None)
+    found = job.evidence
+    before_ms, after_ms = (None, None) if found is None else (found.baseline_ms, found.measured_ms)
     final = job.recovery.model if job.recovery is not None else job.slim
     return Report(
-        status="dry run" if job.options.dry_run else closed_loop.status(job),
+        status="dry run" if job.options.dry_run else trials.status(job),
         model=str(job.options.model),
         budget={b.resource: _limit(job, b.resource, b.text) for b in job.options.budgets},
-        baseline=_figures(job, {}, before, job.model.size_bytes, job.accuracy_before),
-        result=_figures(job, widths, after, final.ByteSize(), job.accuracy),
+        baseline=_figures(job, {}, before, before_ms, job.model.size_bytes, job.accuracy_before),
+        result=_figures(job, widths, after, after_ms, final.ByteSize(), job.accuracy),
         predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else None,
         importance_kept=importance_kept(job),
         gap=job.selection.gap if np.isfinite(job.selection.bound) else None,
@@ -66,7 +68,14 @@ def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
     }
 
 
-def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: int, accuracy: float | None) -> Figures:
+def _figures(
+    job: Job,
+    widths: Mapping[str, int],
+    timing: Timing | None,
+    latency_ms: float | None,
+    size: int,
+    accuracy: float | None,
+) -> Figures:
     spread = None
     if timing is not None:
         low, high = np.percentile(timing.samples_ms, [25, 75])
@@ -75,7 +84,7 @@ def _figures(job: Job, widths: Mapping[str, int], timing: Timing | None, size: i
         macs=job.costs["macs"].at(widths),
         params=job.costs["params"].at(widths),
         peak_memory=job.memory.at(widths),
-        latency_ms=None if timing is None else timing.percentile_ms(job.options.percentile),
+        latency_ms=latency_ms,
         latency_spread_ms=spread,
         size_bytes=size,
         accuracy=accuracy,

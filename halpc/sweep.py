@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from halpc import summary
-from halpc.closed_loop import status
 from halpc.compile import INPUTS, LEARN, PREPARE, TRY, check_output, finish, run, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
@@ -22,6 +21,7 @@ from halpc.ir.report import Report
 from halpc.ir.scorefile import read_scores, scores_json
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
+from halpc.trials import status
 from halpc.units import Budget
 from passes.write import publish, staging, write_json
 

@@ -32,7 +32,7 @@ from benchmarks.gpu_models import resnet50
 from benchmarks.papers import peer
 from benchmarks.papers.points import LATENCY, MODELS, NETWORKS, RESULTS, Row, Store, name_of
 from benchmarks.papers.rules import RULES, Rule
-from halpc import closed_loop
+from halpc import closed_loop, trials
 from halpc.compile import PREPARE, run
 from halpc.errors import HalpcError, InfeasibleError
 from halpc.job import Job
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/papers"), help="pruned networks and latency tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    closed_loop.PATIENCE_S = PATIENCE_S
+    trials.PATIENCE_S = PATIENCE_S
     args.work.mkdir(parents=True, exist_ok=True)
     if args.network == "resnet50":
         args.experiment = "synthetic"
@@ -150,10 +150,10 @@ class Bench:
         try:
             with using(rule_of(solver, own)):
                 closed_loop.select_and_measure(own)
-                closed_loop.judge(own)
-                if closed_loop.status(own) == "over budget":
+                trials.judge(own)
+                if trials.status(own) == "over budget":
                     closed_loop.select_and_measure(own)
-                    closed_loop.judge(own)
+                    trials.judge(own)
         except InfeasibleError:
             if not own.trials:
                 raise
@@ -200,18 +200,18 @@ def rule_of(method: str, job: Job) -> Rule | None:
 
 def described(job: Job, seconds: float) -> Row:
     """What came of a point."""
-    assert job.timings is not None
-    before, after = (t.median_ms for t in job.timings)
+    assert job.evidence is not None
+    before, after = job.evidence.baseline_ms, job.evidence.measured_ms
     whole = sum(float(job.saliency.curve(name)[group.size]) for name, group in job.coupling.free().items())
     return {
-        "status": closed_loop.status(job),
+        "status": trials.status(job),
         "speedup": before / after,
         "latency_ms": after,
         "baseline_ms": before,
         "predicted_ms": job.rounds[-1]["predicted_ms"],
         "first_predicted_ms": job.rounds[0]["predicted_ms"],
         "first_measured_ms": job.rounds[0]["measured_ms"],
-        "noise": None if job.evidence is None else job.evidence.noise,
+        "noise": job.evidence.noise,
         "importance": job.selection.value / whole,
         "gap": job.selection.gap if np.isfinite(job.selection.gap) else None,
         "macs": job.costs["macs"].at(job.selection.widths) / job.costs["macs"].at({}),

@@ -110,9 +110,9 @@ class LayerTime:
     nodes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Timing:
-    """End-to-end latencies of one model, one entry per run.
+    """End-to-end latencies of one model, one entry per run; equal to itself alone.
 
     Attributes:
         samples_ms: float64[runs], in the order measured.

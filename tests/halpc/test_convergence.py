@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
-from halpc import closed_loop
+from halpc import closed_loop, trials
 from halpc.compile import PREPARE, run
 from halpc.errors import InfeasibleError
-from halpc.evidence import weigh
+from halpc.evidence import Call, Evidence, weigh
 from halpc.ir.cost import CostModel
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Charge
 from halpc.job import Job
 from halpc.options import Options
-from halpc.units import parse_budget
+from halpc.units import Budget, parse_budget
 from passes import count
 from passes.memory import peak_memory
 from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
@@ -71,11 +71,11 @@ def outcome(prepared: Job, device: NoisyDevice, budget: str = "60%", percentile:
     job = prepared.at(replace(prepared.options, budgets=(parse_budget("latency", budget),), percentile=percentile))
     job.profiler = device
     closed_loop.select_and_measure(job)
-    closed_loop.judge(job)
+    trials.judge(job)
     for _ in range(2):
-        if closed_loop.status(job) == "over budget":
+        if trials.status(job) == "over budget":
             closed_loop.select_and_measure(job)
-            closed_loop.judge(job)
+            trials.judge(job)
     assert {name: int(mask.sum()) for name, mask in job.masks.items()} == job.selection.widths
     asked = job.options.budgets[0]
     return job, device.true_ms(job.small) / asked.limit(device.true_ms(job.baseline))
@@ -88,7 +88,7 @@ def noted(job: Job) -> bool:
 def judged(prepared: Job, noise: float, seeds: int, percentile: float = 50.0, drift: float = 0.0) -> dict[str, float]:
     """Shares of runs: met, met and truly within 3 % below the budget, met but truly over, and over without a note."""
     found = [outcome(prepared, NoisyDevice(noise, drift, seed), "60%", percentile) for seed in range(seeds)]
-    met = np.array([closed_loop.status(job) == "met" for job, _ in found])
+    met = np.array([trials.status(job) == "met" for job, _ in found])
     truth = np.array([share for _, share in found])
     silent = np.array([not noted(job) for job, _ in found])
     over = met & (truth > 1)
@@ -106,7 +106,7 @@ def judged(prepared: Job, noise: float, seeds: int, percentile: float = 50.0, dr
 @pytest.mark.parametrize("budget", ["85%", "1.6x", "40%", "2.5ms"])
 def test_on_a_quiet_machine_the_budget_is_met_and_used_in_a_few_rounds(prepared: Job, budget: str) -> None:
     job, share = outcome(prepared, NoisyDevice(0.0), budget)
-    assert closed_loop.status(job) == "met"
+    assert trials.status(job) == "met"
     assert 0.97 <= share <= 1
     assert len(job.rounds) <= 6  # five and the last word
     assert not noted(job)
@@ -126,14 +126,14 @@ def test_on_a_noisy_machine_no_met_is_silently_false(prepared: Job) -> None:
 
 
 def test_noise_beyond_what_measuring_longer_mends_is_said(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_loop, "LEAST_CALLS", 2)  # an interval from two calls is wide
-    monkeypatch.setattr(closed_loop, "MOST_CALLS", 2)
+    monkeypatch.setattr(trials, "LEAST_CALLS", 2)  # an interval from two calls is wide
+    monkeypatch.setattr(trials, "MOST_CALLS", 2)
     monkeypatch.setattr(closed_loop, "best_aim", lambda *_: 0.98)
     once = prepared.at(replace(prepared.options, rounds=2))
     runs = [outcome(once, NoisyDevice(0.1, seed=seed)) for seed in range(6)]
-    said = [noted(job) for job, _ in runs if closed_loop.status(job) == "met"]
+    said = [noted(job) for job, _ in runs if trials.status(job) == "met"]
     assert any(said)
-    assert all(noted(job) or share <= 1 for job, share in runs if closed_loop.status(job) == "met")
+    assert all(noted(job) or share <= 1 for job, share in runs if trials.status(job) == "met")
 
 
 def test_a_choice_that_met_the_budget_outlives_a_later_one_that_does_not(
@@ -141,11 +141,11 @@ def test_a_choice_that_met_the_budget_outlives_a_later_one_that_does_not(
 ) -> None:
     monkeypatch.setattr(closed_loop, "CLOSE", 1.0)  # never content: every round tries for more
     job, share = outcome(prepared, NoisyDevice(0.02))
-    assert closed_loop.status(job) == "met"
+    assert trials.status(job) == "met"
     assert 0.97 <= share <= 1
     tried = [trial.evidence for trial in job.trials.values()]
     assert len(tried) > 1
-    assert job.trials[closed_loop._widths(job)].evidence.sure
+    assert job.trials[trials.widths_of(job)].evidence.sure
     assert job.selection.value == max(t.selection.value for t in job.trials.values() if t.evidence.sure)
 
 
@@ -163,7 +163,12 @@ def test_a_correction_that_leaves_nothing_feasible_keeps_what_met_the_budget(
 
     monkeypatch.setattr(closed_loop, "select", failing)
     job = outcome(prepared, NoisyDevice(0.0))[0]
-    assert closed_loop.status(job) == "met"
+    assert trials.status(job) == "met"
+
+
+def told(pairs: Sequence[tuple[Timing, Timing]], budget: Budget) -> Evidence:
+    """What calls of one model beside its baseline say."""
+    return weigh([Call(before, {"slim": after}) for before, after in pairs], budget, 50.0)["slim"]
 
 
 def test_sessions_that_are_off_in_all_of_their_runs_widen_the_interval() -> None:
@@ -174,8 +179,8 @@ def test_sessions_that_are_off_in_all_of_their_runs_widen_the_interval() -> None
         before, after = (Timing(ms * (1 + 0.001 * rng.random(60)), "", 20) for ms in (2.0, 1.0 * off))
         return before, after
 
-    steady = weigh([pair(0.99) for _ in range(6)], budget, 50.0)
-    unsteady = weigh([pair(0.99 * off) for off in (0.97, 1.02, 1.03, 0.98, 0.99, 1.01)], budget, 50.0)
+    steady = told([pair(0.99) for _ in range(6)], budget)
+    unsteady = told([pair(0.99 * off) for off in (0.97, 1.02, 1.03, 0.98, 0.99, 1.01)], budget)
     assert steady.sure
     assert steady.decided
     assert unsteady.met
@@ -191,7 +196,7 @@ def test_medians_of_runs_that_were_interrupted_are_no_proof() -> None:
         taken = 20.0 * (np.arange(60) % 10 < 10 * interrupted)
         return Timing(rng.permutation(ms * (1 + 0.001 * rng.random(60)) + taken), "", 60)
 
-    found = weigh([(runs(4.6, 0.6), runs(4.0, 0.4)) for _ in range(8)], parse_budget("latency", "50%"), 50.0)
+    found = told([(runs(4.6, 0.6), runs(4.0, 0.4)) for _ in range(8)], parse_budget("latency", "50%"))
     assert found.met
     assert not found.sure
     assert found.share == pytest.approx(4.0 / 4.6 / 0.5, rel=0.01)
@@ -206,7 +211,7 @@ def test_processor_time_tells_an_interrupted_median_from_a_slow_one() -> None:
         taken[7] = luckiest
         return Timing(taken, "", 60, busy_ms=0.999 * taken)
 
-    assert weigh([(runs(4.6, 2.9), runs(2.2, 2.1)) for _ in range(8)], parse_budget("latency", "50%"), 50.0).sure
+    assert told([(runs(4.6, 2.9), runs(2.2, 2.1)) for _ in range(8)], parse_budget("latency", "50%")).sure
 
 
 def test_a_processor_clock_too_coarse_for_a_run_is_not_asked() -> None:
@@ -217,7 +222,7 @@ def test_a_processor_clock_too_coarse_for_a_run_is_not_asked() -> None:
         taken = ms * (1 + 0.001 * rng.random(60))
         return Timing(taken, "", 60, busy_ms=np.zeros(60))
 
-    found = weigh([(runs(0.46), runs(0.2)) for _ in range(8)], parse_budget("latency", "50%"), 50.0)
+    found = told([(runs(0.46), runs(0.2)) for _ in range(8)], parse_budget("latency", "50%"))
     assert found.sure
     assert found.share == pytest.approx(0.2 / 0.46 / 0.5, rel=0.01)
 

@@ -32,7 +32,7 @@ def model(scale: float = 1.0, power: float = 1.0) -> CostModel:
 def trial(widths: Mapping[str, int], share: float, noise: float = 0.001, predicted: float = 1.0) -> Trial:
     chosen = Selection(widths, 0.0, {}, math.inf, {}, "", (), "joint", 0.0)
     low, high = share * math.exp(-noise), share * math.exp(noise)
-    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high), predicted)
+    return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high, 0), predicted)
 
 
 def narrowed(**widths: int) -> dict[str, int]:
@@ -134,6 +134,6 @@ def test_no_other_aim_gains_more_on_average(best: float | None) -> None:
     def gain(aim: float) -> float:
         return float(np.mean(aim * np.exp(miss) * math.exp(noise) <= 1)) * (aim - held)
 
-    full = [replace(t, pairs=(None,) * CALLS) for t in tried]  # measured for as long as may be
+    full = [replace(t, evidence=replace(t.evidence, calls=CALLS)) for t in tried]  # measured for as long as may be
     found = best_aim(full, 0.99, CALLS)
     assert gain(found) >= 0.99 * max(gain(aim) for aim in np.linspace(0.8, 0.99, 96))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halpc import closed_loop
+from halpc import closed_loop, trials
 from halpc.compile import PREPARE, run
 from halpc.errors import InfeasibleError
 from halpc.ir.cost import CostModel
@@ -40,7 +40,7 @@ def finished(job: Job, budget: str) -> float:
     """The loop and the last word at a budget; the true share of the limit."""
     job.options = replace(job.options, budgets=(parse_budget("latency", budget),))
     closed_loop.select_and_measure(job)
-    closed_loop.judge(job)
+    trials.judge(job)
     device = job.profiler
     return float(device.true_ms(job.small) / job.options.budgets[0].limit(device.true_ms(job.baseline)))
 
@@ -48,7 +48,7 @@ def finished(job: Job, budget: str) -> float:
 def test_a_budget_that_the_model_calls_infeasible_is_met_where_the_device_is_faster(tmp_path: Path) -> None:
     job = prepared(tmp_path, (64, 96, 64), fixed_ms=50 * OVERHEAD_MS)
     share = finished(job, "60%")
-    assert closed_loop.status(job) == "met"
+    assert trials.status(job) == "met"
     assert 0.9 <= share <= 1
     assert job.grid == closed_loop.GRID
     assert {np.isfinite(trial.selection.bound) for trial in job.trials.values()} == {False, True}  # not of the first
@@ -60,7 +60,7 @@ def test_a_model_that_is_far_off_is_made_to_agree_with_a_choice_and_with_the_who
 ) -> None:
     job = prepared(tmp_path, (64, 96, 64), fixed_ms)
     share = finished(job, "60%")
-    assert closed_loop.status(job) == "met"
+    assert trials.status(job) == "met"
     assert 0.9 <= share <= 1
 
 

@@ -1,0 +1,134 @@
+"""Choices as they were measured: one more measurement, the best of them, and the last word on what is written.
+
+A choice is measured interleaved with the baseline and with an earlier choice, until the interval of its latency is
+narrow beside the distance to the budget (`halpc/evidence.py`). Every measurement says something of all choices in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import onnx
+
+from halpc.casting import as_measured
+from halpc.evidence import Call, Evidence, Key, Trial, pooled, weigh
+from halpc.job import Job, Widths
+from halpc.limits import remarks
+from halpc.units import spell_ms
+
+log = logging.getLogger(__name__)
+
+SECONDS = 0.125  # of interleaved measuring per model and call of the profiler
+LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a choice
+BESIDE = 0.1  # the first choice this close to the budget is measured beside all later ones
+
+
+def try_out(job: Job, predicted: float) -> Evidence:
+    """Measure the choice at hand; its trial is kept.
+
+    Args:
+        predicted: latency over the limit.
+    """
+    key = widths_of(job)
+    found = _measure(job, key, job.companion)
+    known = _keep(job, Trial(job.selection, key, found, predicted))
+    off = min((abs(math.log(known[other].share)) for other in job.companion), default=math.inf)
+    if off > max(BESIDE, abs(math.log(found.share))):
+        job.companion = {key: job.small}
+    return found
+
+
+def judge(job: Job) -> None:
+    """The last word: the model that is written, measured again.
+
+    Recovery gives weights new values and may add a bias, and ranges of int8 come from the calibration inputs; such a
+    model is another than that of the rounds, and is measured beside it.
+    """
+    if job.profiler is None:
+        return
+    trial = job.trials[widths_of(job)]
+    key, beside = trial.key, job.companion
+    if job.deployed is not None and job.deployed is not job.slim:
+        key, beside = ("written", len(job.calls)), {widths_of(job): job.small}
+        job.small = as_measured(job, job.deployed)
+    found = job.evidence = _measure(job, key, beside)
+    _keep(job, replace(trial, key=key, evidence=found))
+    job.limits["latency"] = found.limit_ms
+    predicted_ms = trial.predicted * found.limit_ms
+    job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, predicted_ms)
+    if found.met and not whole(job):
+        for sentence in remarks(job, found):
+            job.note(sentence)
+
+
+def status(job: Job) -> str:
+    """`met`, `over budget`, `slower`, or `predicted` where latency was limited and could not be measured."""
+    if job.profiler is None or job.evidence is None:
+        return "predicted" if "latency" in job.limits else "met"
+    if job.evidence.measured_ms > job.evidence.baseline_ms and not whole(job):
+        return "slower"
+    return "met" if job.evidence.met else "over budget"
+
+
+def best(job: Job) -> Trial:
+    """The best choice so far: of most value among those surely within the budget, else the likeliest to be."""
+    trials = list(job.trials.values())
+    sure = [trial for trial in trials if trial.evidence.sure]
+    if sure:
+        return max(sure, key=lambda t: t.selection.value)
+    return min(trials, key=lambda t: (not t.evidence.met, t.evidence.high))
+
+
+def widths_of(job: Job) -> Widths:
+    """What the choice at hand is known by."""
+    return tuple(sorted(job.selection.widths.items()))
+
+
+def whole(job: Job) -> bool:
+    """Whether the choice at hand is the model as it is."""
+    free = job.coupling.free()
+    return all(job.selection.widths[name] == group.size for name, group in free.items())
+
+
+def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> Evidence:
+    """Baseline, the model at hand and a companion interleaved, until the noise no longer matters.
+
+    Args:
+        key: what the model is known by; where it is known already to meet the budget, a few calls that agree do.
+        companion: an earlier choice, if there is one.
+    """
+    budget = job.options.budget("latency")
+    assert budget is not None
+    beside = {name: model for name, model in companion.items() if name != key}
+    known = any(key in call.models for call in job.calls)
+    calls, deadline = 0, time.monotonic() + PATIENCE_S
+    while True:
+        models = [job.baseline, job.small, *beside.values()]
+        first, *others = job.profiler.compare(models, seconds=SECONDS * len(models))
+        job.calls.append(Call(first, dict(zip([key, *beside], others, strict=True))))
+        calls += 1
+        found = weigh(job.calls, budget, job.options.percentile)[key]
+        enough = found.decided or (found.sure and known) or calls >= MOST_CALLS
+        if calls >= LEAST_CALLS and (enough or time.monotonic() > deadline):
+            return found
+
+
+def _keep(job: Job, trial: Trial) -> dict[Key, Evidence]:
+    """Keep one more trial; what was measured with it says something of the others as well: all that is known now."""
+    budget, found = job.options.budget("latency"), trial.evidence
+    assert budget is not None
+    known = weigh(job.calls, budget, job.options.percentile)
+    job.trials[widths_of(job)] = trial
+    job.trials = {widths: replace(t, evidence=known[t.key]) for widths, t in job.trials.items()}
+    own = [call.models[trial.key] for call in job.calls if trial.key in call.models]
+    job.timings = pooled([call.baseline for call in job.calls]), pooled(own)
+    job.rounds.append({"predicted_ms": trial.predicted * found.limit_ms, **found.as_json()})
+    log.info(
+        "measurement %d: predicted %s, measured %s of %s, noise %.2f %%", len(job.rounds),
+        *map(spell_ms, (trial.predicted * found.limit_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
+    )  # fmt: skip
+    return known
