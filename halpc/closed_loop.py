@@ -33,7 +33,7 @@ from profilers import profiler_for
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 FINER = 2  # and of this where none of those meet the budget
-CLOSE = 0.97  # a result that surely met the limit and uses this share of it is not improved any further
+CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
 AIM = 0.98  # share of the limit that is selected for first
 HIGHEST_AIM = 0.99  # and later, at most
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
@@ -229,7 +229,8 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
     """
     trials, given, refused = list(job.trials.values()), False, None
     deadline = time.monotonic() + THOUGHT_S
-    least = max((t.selection.value for t in trials if t.evidence.sure), default=-math.inf)
+    sure = [trial for trial in trials if trial.evidence.sure]
+    least = max((trial.selection.value for trial in sure), default=-math.inf)
     for start in _starts(trials, aim):
         job.selection, limit = start.selection, start.evidence.limit_ms
         _correct(job, start.evidence.share * limit)
@@ -246,7 +247,7 @@ def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
             guess = _Guess(job.selection, expected(job.costs["latency"], trials, job.selection.widths))
             if not 0 < guess.share < math.inf:  # too far from all that was measured to expect anything
                 break
-            if widths_of(job) not in job.trials and guess.selection.value > least:
+            if widths_of(job) not in job.trials and guess.selection.value > least and (guess.share <= 1 or not sure):
                 given = True
                 yield guess
                 if guess.off(aim) <= TOLERANCE:

@@ -36,7 +36,7 @@ from halpc.ir.latency import Timing
 from halpc.ir.problem import Selection
 from halpc.units import Budget
 
-CONFIDENCE: Final = 0.98  # of the interval; one side of it, which is what a budget asks about, is 0.99
+CONFIDENCE: Final = 0.95  # of the interval; one side of it, which is what a budget asks about, is 0.975
 FINE: Final = 0.003  # a half-width that always suffices
 DISTURBED: Final = 0.05  # how far the ratio may be from that of processor times, which nothing has interrupted
 UNLIKELY: Final = 0.25  # and from that of the fastest runs, where processor times are not known
@@ -98,7 +98,7 @@ class Evidence:
         """Whether more measuring would change nothing: the interval is narrow beside its distance to the budget."""
         distance = abs(math.log(self.share))
         if self.share > 1 - FINE:  # will not be proven to be within the budget
-            return self.noise <= max(COARSE, distance / CLEAR)
+            return self.noise <= max(COARSE, distance / 5)
         return self.noise <= max(FINE, min(distance / CLEAR, max(COARSE, distance / 5)))
 
     def as_json(self) -> dict[str, float]:

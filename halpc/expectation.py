@@ -21,7 +21,7 @@ from halpc.ir.cost import CostModel
 
 SPREAD: Final = 0.04  # how far choices are off the latency model, each in its own way
 REACH: Final = 0.3  # the share of the time that has changed over which errors are forgotten (to 1/e)
-DEVIATIONS: Final = 2.33  # of a normal distribution, in half an interval at 98 %
+DEVIATIONS: Final = 1.96  # of a normal distribution, in half an interval at 95 %
 USUAL, PRIOR = 0.015, 2  # how far choices are off what was expected of them, and how many trials that is worth
 _TINY: Final = 1e-9  # ms
 NOTHING: Final = 0.8  # share of the limit that a choice is taken to use where none is sure to meet it; the lowest aim

@@ -9,7 +9,7 @@ from halpc.evidence import CONFIDENCE, Evidence
 from halpc.job import Job
 from halpc.units import spell_ms, spell_over
 
-MUCH = 0.1  # of a budget: what is left beyond that has its reason said
+MUCH = 0.03  # of a budget: what is left beyond that has its reason said
 
 
 def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:

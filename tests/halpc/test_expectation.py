@@ -129,7 +129,7 @@ def test_no_other_aim_gains_more_on_average(best: float | None) -> None:
     off = math.sqrt((2 * 0.015**2 + sum(m * m for m in misses)) / (2 + len(misses)))
     held = max((t.evidence.share for t in tried if t.evidence.sure), default=0.8)
     rng = np.random.default_rng(0)
-    miss = rng.normal(0, off, 200_000) + rng.normal(0, noise / 2.33, 200_000)
+    miss = rng.normal(0, off, 200_000) + rng.normal(0, noise / 1.96, 200_000)
 
     def gain(aim: float) -> float:
         return float(np.mean(aim * np.exp(miss) * math.exp(noise) <= 1)) * (aim - held)
