@@ -88,6 +88,18 @@ def at_precision(profiler: Profiler, precision: str) -> Profiler:
     return profiler if precision in NATIVE else AtPrecision(profiler, precision)
 
 
+def runs_here(profiler: Profiler, path: Path, model: onnx.ModelProto) -> None:
+    """Try the model in `path` where it will be measured.
+
+    Raises:
+        BackendError: naming the file, where the runtime cannot load or run it.
+    """
+    try:
+        profiler.compare([model], seconds=0.0)
+    except BackendError as error:
+        raise BackendError(f"{path}: {error}") from error
+
+
 def backend_of(job: Job) -> Any:
     """What measures, below any conversion to a precision; None where nothing does."""
     return getattr(job.profiler, "inner", job.profiler)

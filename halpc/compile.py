@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary, trials
-from halpc.casting import NATIVE, backend_of, deployed, say_what_came, say_what_runs
+from halpc.casting import NATIVE, backend_of, deployed, runs_here, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, OutputError, OverBudgetError, UsageError
 from halpc.idle import idle_device
@@ -31,6 +31,7 @@ from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
+from passes.loading.whole import check_numbers
 from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
@@ -149,10 +150,11 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch)
+    check_numbers(options.model, job.model.graph)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:
-        job.profiler.compare([job.baseline], seconds=0.0)  # what the runtime cannot run is refused here
+        runs_here(job.profiler, options.model, job.baseline)  # what the runtime cannot run is refused here
     whole = proto_of(job.model.graph, job.model.header)
     if options.calibration is not None:
         job.calibration = load_calibration(

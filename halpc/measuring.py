@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from halpc.casting import at_precision
+from halpc.casting import at_precision, runs_here
 from halpc.closed_loop import GRID
 from halpc.errors import UsageError
 from halpc.idle import profiler_of, refuse_idle_device
@@ -48,6 +48,7 @@ def compare(args: argparse.Namespace) -> Comparison:
     for path in args.models:
         model = load(path, shapes=shapes, batch=args.batch)
         models[str(path)] = static_proto(model.graph, model.shapes, model.header)
+        runs_here(profiler, path, models[str(path)])
     return bench(profiler, models, seconds=args.seconds, percent=args.percentile)
 
 
@@ -57,7 +58,7 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
     profiler = _profiler(args)
     table = LatencyTable.open(args.output, profiler.device)
     model = load(args.model, shapes=shapes, batch=args.batch)
-    profiler.compare([static_proto(model.graph, model.shapes, model.header)], seconds=0.0)  # refused before it is begun
+    runs_here(profiler, args.model, static_proto(model.graph, model.shapes, model.header))  # refused before it is begun
     frozen = produced_by(model.twin, args.freeze)
     coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)
     found = profile(model, coupling, table, profiler, grid=args.align or GRID, progress=progress)

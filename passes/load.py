@@ -27,12 +27,15 @@ from passes.loading.literal import literalise
 from passes.loading.origins import origins_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
 from passes.loading.twin import twin_of
+from passes.loading.whole import check_ports
 from passes.proto import fits
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
 
 OPSETS = range(7, 27)
+NEWEST_IR = 13
+SAID = 300  # characters of what the checker says
 
 
 def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, batch: int | None = None) -> Model:
@@ -47,6 +50,15 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
         ModelError: not ONNX, truncated, invalid, or outside the supported IR and opset range.
         UsageError: a shape or a batch that the model cannot take.
     """
+    try:
+        return _load(path, dict(shapes or {}), batch)
+    except ModelError as error:
+        if str(path) in str(error):
+            raise
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None) -> Model:
     proto = read(path)
     digest, size = _digest(path, proto)
     weights = {t.name for t in proto.graph.initializer}
@@ -54,11 +66,11 @@ def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, bat
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     graph = _import(proto)
-    static, dynamic = static_shapes(graph, dict(shapes or {}), batch)
+    static, dynamic = static_shapes(graph, given, batch)
     if inline_branches(graph, lambda: [interpret(graph, static), *_worlds(graph, static, dynamic)]):
         _tidy(graph)
-    static, known = fitting(graph, static, dynamic, shapes or {})
-    tell(static, dynamic, shapes or {})
+    static, known = fitting(graph, static, dynamic, given)
+    tell(static, dynamic, given)
     make_explicit(graph, known.tensors)
     variants = _worlds(graph, static, dynamic)
     if known.observed:
@@ -96,6 +108,7 @@ def read(path: Path) -> onnx.ModelProto:
         if not getattr(proto.graph, what):
             raise ModelError(f"{path}: the graph has no {what}s, so there is nothing to prune; export it again")
     _check_versions(path, proto)
+    check_ports(path, proto)
     _load_external(path, proto)
     _check(path, proto)
     return proto
@@ -118,6 +131,11 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
         raise ModelError(
             f"{path}: opset {opset}, expected {OPSETS.start} to {OPSETS.stop - 1}; export it with another opset_version"
             " or convert it with onnx.version_converter"
+        )
+    if proto.ir_version > NEWEST_IR:
+        raise ModelError(
+            f"{path}: IR version {proto.ir_version}, expected up to {NEWEST_IR}, the newest that onnxruntime reads;"
+            f" save it with model.ir_version = {NEWEST_IR}"
         )
 
 
@@ -155,8 +173,9 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
         if fits(proto):
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ModelError(f"{path}: not a valid ONNX model: {first}") from error
+        said = " ".join(str(error).partition("==> Context")[0].split())
+        said = said if len(said) <= SAID else f"{said[:SAID]} …"
+        raise ModelError(f"{path}: not a valid ONNX model: {said}; export it again") from error
     except ValueError as error:
         raise ModelError(f"{path}: cannot be checked: {error}") from error
 

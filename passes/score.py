@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,14 +118,18 @@ def read_importance(path: Path) -> dict[str, NDArray[np.generic]]:
     if reader is None:
         raise SaliencyError(f"{path}: importance files are .npz, .safetensors or .json")
     if not path.is_file():
-        raise SaliencyError(f"{path}: no such file")
+        raise SaliencyError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a file")
     try:
         return dict(reader(path))
+    except SaliencyError:
+        raise
     except Exception as error:  # three libraries, each with errors of its own for a damaged file
         raise SaliencyError(f"{path}: not a readable {path.suffix} file: {error}") from error
 
 
 def _read_npz(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive of arrays as numpy.savez writes, or truncated")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -136,11 +141,35 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.generic]]:
 
 
 def _read_json(path: Path) -> Mapping[str, NDArray[np.generic]]:
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     if not isinstance(data, dict):
         raise ValueError("expected an object of layer → list of numbers")
     data = data.get("importance", data) if "format" in data else data
-    return {name: np.asarray(values, dtype=np.float64) for name, values in data.items()}
+    return {name: _json_array(path, name, values) for name, values in data.items()}
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's entries.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice!r} is there twice; keep one of them")
+    return found
+
+
+def _json_array(path: Path, name: str, values: object) -> NDArray[np.generic]:
+    entries = values if isinstance(values, list) else [values]
+    odd = next((v for v in entries if isinstance(v, bool | str | dict) or v is None), None)
+    try:
+        if odd is not None or None in entries:
+            raise ValueError(f"{odd!r} among its entries")
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SaliencyError(f"{path}: {name!r} is no list of numbers ({error}); expected one per channel") from error
 
 
 def score_from_file(path: Path, graph: gs.Graph, coupling: Coupling) -> Saliency:

@@ -181,7 +181,10 @@ def _reference(
         raise ModelError(f"{model.path}: onnxruntime does not load it: {str(error).splitlines()[0]}") from error
     given = {v.name for v in original.graph.input}
     inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in given))
-    random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
+    try:
+        random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
+    except ModelError as error:
+        raise ModelError(f"{model.path}: {error}") from error
     runs: list[_Run] = []
     floats: set[str] = set()
     for feeds in [*random, *map(dict, inputs), *_resized(session, original, model)]:
@@ -197,6 +200,11 @@ def _reference(
         floats = {name for name, value in seen.items() if _is_float(value)}
         held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
         runs.append(_Run(feeds, values[: len(names)], held))
+    if not any(_tells(value) for run in runs for value in run.outputs):
+        raise VerificationError(
+            f"{model.path}: on {len(runs)} sets of inputs no output holds a finite number, so nothing can be compared;"
+            " give --calibration inputs as the network was made for"
+        )
     return runs, [cut for cut in cuts if cut.tensor in floats]
 
 
@@ -214,6 +222,12 @@ def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Mo
             session.run(None, feeds)
             found.append(feeds)
     return found
+
+
+def _tells(value: NDArray[Any]) -> bool:
+    """Whether an output holds anything to compare."""
+    unsaid = isinstance(value, np.ndarray) and value.size and np.issubdtype(value.dtype, np.floating)
+    return not unsaid or bool(np.isfinite(value).any())
 
 
 def _is_float(value: object) -> bool:

@@ -95,11 +95,69 @@ def symbolic() -> onnx.ModelProto:
     )
 
 
+def broken_weight(value: float) -> onnx.ModelProto:
+    weight = np.ones((4, 8), np.float32)
+    weight[2, 3] = value
+    return two_layers(first=numpy_helper.from_array(weight, "w"))
+
+
+def without_numbers() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.graph.node[-1].output[0] = "c"
+    proto.graph.node.extend([
+        helper.make_node("Sub", ["c", "c"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"]),
+    ])  # fmt: skip
+    return proto
+
+
+def sequence(where: str) -> onnx.ModelProto:
+    proto = two_layers()
+    if where == "output":
+        proto.graph.node.append(helper.make_node("SequenceConstruct", ["y"], ["list"]))
+    value = helper.make_tensor_sequence_value_info("list", FLOAT, None)
+    getattr(proto.graph, where).append(value)
+    return proto
+
+
+def newer_file() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.ir_version = 14
+    return proto
+
+
+def unknown_operator() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.graph.node[1].op_type, proto.graph.node[1].domain = "Foo", "my.domain"
+    proto.opset_import.append(helper.make_opsetid("my.domain", 1))
+    return proto
+
+
+def dangling() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.graph.node[0].name = "first"
+    proto.graph.node[0].input[0] = "nowhere"
+    return proto
+
+
+def shapeless() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    return proto
+
+
 MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "strings": (lambda: one_node("Identity", TensorProto.STRING, [2]), ("tensor(string)", "expected numbers")),
     "complex": (lambda: one_node("Identity", TensorProto.COMPLEX64, [2]), ("does not load",)),
     "huge": (lambda: two_layers((2**40, 4)), ("entries", "--shape")),
     "larger than memory": (exploding, ("does not run",)),
+    "a weight that is NaN": (lambda: broken_weight(np.nan), ("weight w of", "nan at [2, 3]", "finite")),
+    "a weight without end": (lambda: broken_weight(-np.inf), ("weight w of", "-inf at [2, 3]")),
+    "a list goes in": (lambda: sequence("input"), ("input list", "sequence", "expected a tensor")),
+    "a list comes out": (lambda: sequence("output"), ("output list", "sequence", "expected a tensor")),
+    "newer than the runtime": (newer_file, ("IR version 14", "up to 13", "ir_version = 13")),
+    "of an operator that nobody has": (unknown_operator, ("cannot run the model", "my.domain:Foo")),
+    "a name that nothing makes": (dangling, ("'nowhere'", "first", "MatMul", "export it again")),
+    "an input without a shape": (shapeless, ("input x has no shape",)),
     "symbolic channels": (symbolic, ("does not run", "--shape")),
     "unknown type": (
         lambda: two_layers(first=onnx.TensorProto(name="w", data_type=77, dims=[4, 8], raw_data=b"1")),
@@ -112,7 +170,61 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
 def test_a_model_that_nobody_can_run_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, words = MODELS[name]
     (tmp_path / "model.onnx").write_bytes(make().SerializeToString())
-    refused(compiling(tmp_path / "model.onnx"), 3, tmp_path, capsys, *words)
+    refused(compiling(tmp_path / "model.onnx"), 3, tmp_path, capsys, str(tmp_path / "model.onnx"), *words)
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_not_called_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(without_numbers(), tmp_path / "model.onnx")
+    refused(compiling(tmp_path / "model.onnx"), 5, tmp_path, capsys, "model.onnx", "finite", "--calibration")
+
+
+JSON = {
+    "nothing": ("null", "'net.a'"), "words": ('"1"', "'net.a'"), "truth": ("true", "'net.a'"),
+    "an object": ("{}", "'net.a'"), "beyond floats": ("1" + "0" * 400, "'net.a'"),
+    "twice": ('1], "net.a": [1', "there twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JSON)
+def test_importance_that_is_no_list_of_numbers_is_refused(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry, word = JSON[what]
+    path = saved(tmp_path)
+    (tmp_path / "i.json").write_text(f'{{"net.a": [{", ".join(["1"] * 15)}, {entry}]}}')
+    refused(compiling(path, "--importance", str(tmp_path / "i.json")), 3, tmp_path, capsys, "i.json", word)
+
+
+@pytest.mark.parametrize(
+    "content, word", [(b"hello", "numpy.savez"), (b"PK\x03\x04", "numpy.savez"), (None, "a folder")]
+)
+def test_importance_that_is_no_archive_is_refused(
+    content: bytes | None, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "i.npz"
+    place.mkdir() if content is None else place.write_bytes(content)
+    refused(compiling(saved(tmp_path), "--importance", str(place)), 3, tmp_path, capsys, "i.npz", word)
+
+
+@pytest.mark.parametrize("command", ["compile", "profile", "bench"])
+def test_a_model_that_the_runtime_does_not_run_is_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    double = two_layers(kind=TensorProto.DOUBLE)
+    double.graph.node[1].op_type = "Softsign"  # no kernel of doubles
+    double.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    for tensor in double.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    onnx.save(double, tmp_path / "double.onnx")
+    arguments = {
+        "compile": ["-o", str(tmp_path / "out"), "--latency", "60%"],
+        "profile": ["-o", str(tmp_path / "t")],
+        "bench": [str(saved(tmp_path))],
+    }[command]
+    given = [command, str(tmp_path / "double.onnx"), *arguments, "-q", "--profiler", "onnxruntime"]
+    refused(given, 6, tmp_path, capsys, "double.onnx", "Softsign")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

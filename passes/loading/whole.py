@@ -1,0 +1,55 @@
+"""What a model cannot be without: inputs and outputs that are tensors, and weights that are numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from halpc.errors import ModelError
+from passes.coupling.members import WEIGHTED
+from passes.weights import array_of
+
+
+def check_ports(path: Path, proto: onnx.ModelProto) -> None:
+    """That what goes in and out are tensors, and what goes in has a rank.
+
+    Raises:
+        ModelError: naming the first that is not so.
+    """
+    for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
+        for value in values:
+            kind = value.type.WhichOneof("value") or "tensor_type"
+            if kind != "tensor_type":
+                raise ModelError(
+                    f"{path}: {what} {value.name} is of {kind.replace('_', ' ')}, expected a tensor; export the model"
+                    f" with a tensor in its place"
+                )
+            if what == "input" and not value.type.tensor_type.HasField("shape"):
+                raise ModelError(
+                    f"{path}: input {value.name} has no shape; export it with one (sizes may be open), or write it in:"
+                    " onnx.tools.update_model_dims"
+                )
+
+
+def check_numbers(path: Path, graph: gs.Graph) -> None:
+    """That no weight of a layer is NaN or infinite.
+
+    Raises:
+        ModelError: naming the first that is.
+    """
+    for node in graph.nodes:
+        if node.op not in WEIGHTED and node.op != "BatchNormalization":
+            continue
+        for tensor in node.inputs:
+            if not isinstance(tensor, gs.Constant):
+                continue
+            values = array_of(tensor)
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+                raise ModelError(
+                    f"{path}: weight {tensor.name} of {node.name} is {values[at]} at {list(at)}, expected finite"
+                    " numbers; train or export it again"
+                )
