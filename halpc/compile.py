@@ -49,10 +49,11 @@ from passes.score import (
 from passes.vanish import vanishable
 from passes.verification.conversion import conversion_error
 from passes.verify import verify
-from passes.write import publish, staging, write_json
+from passes.write import check_names, publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
+WRITTEN = ("pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine")
 AGAIN = 2  # times that everything behind the budget is done over
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
@@ -82,14 +83,21 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
 
 
 def check_output(options: Options) -> None:
-    """That the result does not take its own model's place.
+    """That the result takes the place of nothing that it is made from, and of no folder.
 
     Raises:
         OutputError: it would.
     """
-    written = [options.out / name for name in ("pruned.onnx", f"pruned.{options.precision}.onnx")]
-    if options.model.resolve() in [path.resolve() for path in written] and not options.dry_run:
+    if options.dry_run:
+        return
+    names = (*WRITTEN, f"pruned.{options.precision}.onnx")
+    check_names(options.out, names)
+    written = {(options.out / name).resolve() for name in names}
+    if options.model.resolve() in written:
         raise OutputError(f"{options.model}: would be replaced by its own result; give -o another folder")
+    for path in (options.table, options.calibration, options.evaluate, *options.importance):
+        if path is not None and path.resolve() in written:
+            raise OutputError(f"{path}: would be replaced by a file of the result; give -o another folder")
 
 
 def run(job: Job, stages: Stages) -> None:

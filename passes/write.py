@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ def staging(out: Path) -> Iterator[Path]:
         OutputError: `out` is or is inside a file, or may not be written.
     """
     try:
+        if out.is_symlink() and not out.exists():
+            raise OutputError(
+                f"{out}: is a link to {os.readlink(out)}, which is not there; make it, or give -o another"
+            )
         place = next(there for there in (out, *out.absolute().parents) if there.exists())
         if not place.is_dir():
             inside = "" if place == out else f"{place} "
@@ -37,7 +41,10 @@ def staging(out: Path) -> Iterator[Path]:
         yield folder
     except OSError as error:
         where = error.filename or out
-        raise OutputError(f"{where}: failed: {error.strerror or error}; nothing was changed in {out}") from error
+        raise OutputError(
+            f"{where}: failed: {error.strerror or error}; nothing was changed in {out}; make room or mend"
+            " what failed, or give -o another folder"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -54,10 +61,30 @@ def check_place(path: Path, option: str) -> None:
         raise OutputError(f"{option} {path}: cannot be written; give a file in a folder that exists and can be written")
 
 
+def check_names(out: Path, names: Iterable[str]) -> None:
+    """That files of these names can be put into `out`.
+
+    Raises:
+        OutputError: a folder is in one's place.
+    """
+    for name in names:
+        if (out / name).is_dir():
+            raise OutputError(
+                f"{out / name}: is a folder, and a file would be written there; nothing was changed in {out};"
+                " remove it, or give -o another folder"
+            )
+
+
 def publish(folder: Path, out: Path) -> None:
-    """Move every file of the scratch folder into `out`, replacing what has the same name."""
+    """Move every file of the scratch folder into `out`, replacing what has the same name: all of them or none.
+
+    Raises:
+        OutputError: as `check_names`.
+    """
+    files = sorted(folder.iterdir(), key=lambda f: f.name == "report.json")
+    check_names(out, (file.name for file in files))
     out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(folder.iterdir(), key=lambda f: f.name == "report.json"):
+    for file in files:
         os.replace(file, out / file.name)
 
 

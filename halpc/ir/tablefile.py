@@ -39,7 +39,9 @@ def append_lines(path: Path, device: Device, lines: str) -> None:
         with path.open("a+b", buffering=0) as file, _locked(file):
             _mend(file, path)
             new = os.fstat(file.fileno()).st_size == 0
-            file.write(((as_line(header_record(device)) if new else "") + lines).encode())
+            left = memoryview(((as_line(header_record(device)) if new else "") + lines).encode())
+            while left:  # a disk that is nearly full takes a part, and says so at the next
+                left = left[file.write(left) :]
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
 

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from halpc.cli import main
-from passes.write import staging
+from halpc.errors import OutputError
+from passes.write import publish, staging
 from tests.small import model, saved
 
 IMAGE = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
@@ -138,3 +139,40 @@ def test_equal_budgets_of_a_sweep_are_one(network: Path) -> None:
 def test_a_precision_without_kernels_leaves_no_table(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["profile", str(network), "-q", "-o", "t.jsonl", "--precision", "bf16", "--profiler", "onnxruntime"]
     refused(given, 6, capsys, "--precision bf16")
+
+
+@pytest.mark.parametrize("name", ["pruned.onnx", "report.json", "pruned.fp16.onnx"])
+def test_a_folder_in_a_files_place_is_refused_before_anything_is_done(
+    name: str, network: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path("out") / name).mkdir(parents=True)
+    monkeypatch.setattr("halpc.compile.load", lambda *a, **k: pytest.fail("the model was read"))
+    given = ["compile", str(network), "-q", "-o", "out", "--macs", "60%", "--precision", "fp16"]
+    refused(given, 3, capsys, f"out/{name}: is a folder", "-o another folder")
+
+
+def test_files_are_all_moved_in_or_none(tmp_path: Path) -> None:
+    folder, out = tmp_path / "scratch", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.json", "b.json"):
+        (folder / name).write_text("new")
+    (out / "b.json").mkdir(parents=True)
+    (out / "a.json").write_text("old")
+    with pytest.raises(OutputError, match=r"b\.json: is a folder"):
+        publish(folder, out)
+    assert (out / "a.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "option, name", [("--table", "latency.json"), ("--importance", "plan.json"), ("--calibration", "report.json")]
+)
+def test_an_input_is_not_replaced_by_the_result(
+    option: str, name: str, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["compile", str(network), "-q", "-o", "out", "--latency", "60%", option, f"out/{name}"]
+    refused(given, 3, capsys, f"out/{name}: would be replaced", "-o another folder")
+
+
+def test_an_output_that_is_a_link_to_nothing_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").symlink_to("gone")
+    refused(["compile", str(network), "-q", "-o", "out", "--macs", "60%"], 3, capsys, "out: is a link to gone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,3 +226,19 @@ def test_the_cache_path_names_the_device_by_content(tmp_path: Path) -> None:
     assert path != cache_path(replace(DEVICE, threads=2), {"HALPC_CACHE": str(tmp_path)})
     assert cache_path(DEVICE, {"XDG_CACHE_HOME": "/x"}) == Path("/x/halpc/tables") / path.name
     assert cache_path(DEVICE, {}) == Path.home() / ".cache" / "halpc" / "tables" / path.name
+
+
+def test_a_disk_that_takes_only_a_part_is_an_error_and_no_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, path = written(tmp_path / "t.jsonl"), tmp_path / "t.jsonl"
+    before, (soft, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before + 10, hard))
+    try:
+        with pytest.raises(OutputError, match=r"t\.jsonl: the latency table cannot be written"):
+            table.append(POOL, [Sample((32,), 0.1, 5)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == before + 10
+    assert len(LatencyTable.load(path, DEVICE)) == 4
+    assert "unfinished last line" in caplog.text
