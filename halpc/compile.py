@@ -17,12 +17,13 @@ from typing import TypeAlias, cast
 from halpc import closed_loop, summary, trials
 from halpc.casting import NATIVE, backend_of, deployed, runs_here, say_what_came, say_what_runs
 from halpc.engine_shapes import engine_shapes
-from halpc.errors import BackendError, OutputError, OverBudgetError, UsageError
+from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, UsageError
 from halpc.idle import idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
+from halpc.limits import advised
 from halpc.options import Options
 from passes import count
 from passes.calibration import check_source, load_calibration
@@ -110,8 +111,15 @@ def run(job: Job, stages: Stages) -> None:
 
 
 def finish(job: Job) -> Report:
-    """The stages that depend on the budget; again where only the last measurement missed it."""
-    run(job, FINISH)
+    """The stages that depend on the budget; again where only the last measurement missed it.
+
+    Raises:
+        InfeasibleError: no choice of widths fits; the message names the floor, and what to look at.
+    """
+    try:
+        run(job, FINISH)
+    except InfeasibleError as refused:
+        raise advised(job.options, refused) from refused
     for _ in range(AGAIN):
         if trials.status(job) in ("over budget", "slower"):
             job.note("the last measurement missed the budget by noise: selected once more")

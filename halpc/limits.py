@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence
 from halpc.job import Job
+from halpc.options import Options
 from halpc.units import spell_ms, spell_over
 
 MUCH = 0.03  # of a budget: what is left beyond that has its reason said
@@ -21,7 +22,7 @@ def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:
     """
     budget = job.options.budget("latency")
     assert budget is not None
-    tell = f"`halpc inspect {job.options.model}` lists what stays whole, and why"
+    tell = what_stays(job.options)
     if not job.trials:
         limit = budget.limit(job.costs["latency"].at({}))
         about = f"latency: no channels may go, so none of {spell_ms(job.costs['latency'].at({}))} can be saved"
@@ -36,6 +37,28 @@ def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:
         f" ({least.measured_ms / least.baseline_ms:.0%} of the model as it is): {tell}",
         budget=least.limit_ms, floor=least.measured_ms, resource="latency",
     )  # fmt: skip
+
+
+def advised(options: Options, refused: InfeasibleError) -> InfeasibleError:
+    """The refusal with what to do about it, where it does not say so itself."""
+    tell = what_stays(options)
+    if tell in str(refused):
+        return refused
+    return InfeasibleError(
+        f"{refused}: {tell}", budget=refused.budget, floor=refused.floor, resource=refused.resource
+    )  # fmt: skip
+
+
+def what_stays(options: Options) -> str:
+    """Where to look for what keeps a model from getting smaller."""
+    given = {
+        f"--align {options.align}": options.align is not None,
+        f"--min-width {options.min_width}": options.min_width > 1,
+        "--freeze": bool(options.freeze), "--no-vanish": not options.vanish, "--resume": options.resume is not None,
+    }  # fmt: skip
+    options_too = ", ".join(name for name, is_given in given.items() if is_given)
+    tell = f"`halpc inspect {options.model}` lists what stays whole, and why"
+    return f"{tell}; {options_too} may keep more" if options_too else tell
 
 
 def remarks(job: Job, found: Evidence) -> Iterator[str]:

@@ -27,7 +27,7 @@ from passes.loading.literal import literalise
 from passes.loading.origins import origins_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
 from passes.loading.twin import twin_of
-from passes.loading.whole import check_ports
+from passes.loading.whole import check_ports, check_sizes
 from passes.proto import fits
 from passes.weights import array_of
 
@@ -71,6 +71,7 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None) -> M
         _tidy(graph)
     static, known = fitting(graph, static, dynamic, given)
     tell(static, dynamic, given)
+    check_sizes(known.tensors, static)
     make_explicit(graph, known.tensors)
     variants = _worlds(graph, static, dynamic)
     if known.observed:

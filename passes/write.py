@@ -68,7 +68,7 @@ def check_names(out: Path, names: Iterable[str]) -> None:
         OutputError: a folder is in one's place.
     """
     for name in names:
-        if (out / name).is_dir():
+        if os.path.isdir(out / name):  # False, where Path.is_dir raises: of a name that is too long
             raise OutputError(
                 f"{out / name}: is a folder, and a file would be written there; nothing was changed in {out};"
                 " remove it, or give -o another folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_graphsurgeon as gs
 
 from halpc.errors import ModelError
 from passes.coupling.members import WEIGHTED
+from passes.loading.fold import Known
 from passes.weights import array_of
 
 
@@ -32,6 +34,21 @@ def check_ports(path: Path, proto: onnx.ModelProto) -> None:
                     f"{path}: input {value.name} has no shape; export it with one (sizes may be open), or write it in:"
                     " onnx.tools.update_model_dims"
                 )
+
+
+def check_sizes(tensors: Mapping[str, Known], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """That the inputs are large enough for what slides along them.
+
+    Raises:
+        ModelError: naming a tensor that is left with less than nothing.
+    """
+    for name, fact in tensors.items():
+        if any(size < 0 for size in fact.shape):
+            sizes = ", ".join(f"{input_} {'x'.join(map(str, shape))}" for input_, shape in shapes.items())
+            raise ModelError(
+                f"tensor {name} comes out as {'x'.join(map(str, fact.shape))} from inputs of {sizes}; give --shape with"
+                " larger sizes, or export the model with them"
+            )
 
 
 def check_numbers(path: Path, graph: gs.Graph) -> None:

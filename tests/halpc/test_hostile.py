@@ -145,6 +145,13 @@ def shapeless() -> onnx.ModelProto:
     return proto
 
 
+def too_small() -> onnx.ModelProto:
+    proto = symbolic()
+    for dim, size in zip(proto.graph.input[0].type.tensor_type.shape.dim, (1, 3, 3, 8), strict=True):
+        dim.dim_value = size
+    return proto
+
+
 MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "strings": (lambda: one_node("Identity", TensorProto.STRING, [2]), ("tensor(string)", "expected numbers")),
     "complex": (lambda: one_node("Identity", TensorProto.COMPLEX64, [2]), ("does not load",)),
@@ -152,6 +159,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "larger than memory": (exploding, ("does not run",)),
     "a weight that is NaN": (lambda: broken_weight(np.nan), ("weight w of", "nan at [2, 3]", "finite")),
     "a weight without end": (lambda: broken_weight(-np.inf), ("weight w of", "-inf at [2, 3]")),
+    "too small an input": (too_small, ("tensor y comes out as 1x4x-1x4", "x 1x3x3x8", "larger sizes")),
     "a list goes in": (lambda: sequence("input"), ("input list", "sequence", "expected a tensor")),
     "a list comes out": (lambda: sequence("output"), ("output list", "sequence", "expected a tensor")),
     "newer than the runtime": (newer_file, ("IR version 14", "up to 13", "ir_version = 13")),
@@ -225,6 +233,17 @@ def test_a_model_that_the_runtime_does_not_run_is_named(
     }[command]
     given = [command, str(tmp_path / "double.onnx"), *arguments, "-q", "--profiler", "onnxruntime"]
     refused(given, 6, tmp_path, capsys, "double.onnx", "Softsign")
+
+
+@pytest.mark.parametrize(
+    "option", ["--align 4096", "--min-width 99", "--freeze net.*"], ids=lambda option: option.partition(" ")[0]
+)
+def test_a_budget_that_an_option_puts_out_of_reach_names_it(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path)
+    words = ("macs", "floor", f"halpc inspect {path}", option.replace(" net.*", ""), "may keep more")
+    refused(compiling(path, *option.split(), "--no-vanish"), 4, tmp_path, capsys, *words)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
