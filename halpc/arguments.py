@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from halpc import __version__
-from halpc.errors import UsageError
+from halpc.errors import InputError, UsageError
 from halpc.idle import profiler_of, refuse_idle
 from halpc.options import Options
 from halpc.units import Budget, check_percentile, parse_budget, parse_shapes
@@ -95,7 +95,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Any]"  # argparse has no publi
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="ONNX file")
+    parser.add_argument("model", type=_path, help="ONNX file")
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224",
                         help="static shape of an input with dynamic axes (repeatable)")  # fmt: skip
     parser.add_argument("--batch", type=_positive, help="size of a dynamic first axis (default 1)")
@@ -113,7 +113,7 @@ def _compile_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
     _model_arguments(parser)
     _compile_arguments(parser)
     parser.add_argument("-o", "--output", type=_path, default=Path("halpc-out"), metavar="DIR")
-    parser.add_argument("--resume", type=Path, metavar="PLAN", help="continue from an earlier plan.json")
+    parser.add_argument("--resume", type=_path, metavar="PLAN", help="continue from an earlier plan.json")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
     parser.add_argument("--max-drop", metavar="SHARE",
                         help="instead of a budget: the fastest model that loses no more "
@@ -132,7 +132,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
         "--percentile", type=float, default=50.0, metavar="P", help="of the measured latency (default 50)"
     )
     score = parser.add_argument_group("importance")
-    score.add_argument("--importance", type=Path, action="append", default=[], metavar="FILE",
+    score.add_argument("--importance", type=_path, action="append", default=[], metavar="FILE",
                        help=".npz, .safetensors or .json from a training framework (repeatable: summed)")  # fmt: skip
     score.add_argument(
         "--score",
@@ -145,16 +145,16 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
         shapes.add_argument(f"--{which}-shapes", action="append", default=[], metavar="NAME:1x3x224x224",
                             help="the budget is met at these" if which == "opt" else None)  # fmt: skip
     data = parser.add_argument_group("data")
-    data.add_argument("--calibration", type=Path, metavar="INPUTS", help=".npz, folder of .npy, or folder of images")
+    data.add_argument("--calibration", type=_path, metavar="INPUTS", help=".npz, folder of .npy, or folder of images")
     data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
     data.add_argument("--std", type=_floats, metavar="R,G,B", help="of images, in 0..1")
-    data.add_argument("--evaluate", type=Path, metavar="NPZ", help="inputs and labels: top-1 before and after")
+    data.add_argument("--evaluate", type=_path, metavar="NPZ", help="inputs and labels: top-1 before and after")
     data.add_argument("--recover", choices=("refit", "bias", "off"), default="refit", help="what the calibration "
                       "inputs adjust: weights and biases (default), biases alone (cheap), or nothing")  # fmt: skip
     data.add_argument("--no-recover", action=_Once, nargs=0, const="off", dest="recover", help="the same as off")
     _device_arguments(parser)
     device = parser.add_argument_group("latency table")
-    device.add_argument("--table", type=Path, metavar="FILE", help="latency table taken earlier, or elsewhere")
+    device.add_argument("--table", type=_path, metavar="FILE", help="latency table taken earlier, or elsewhere")
     device.add_argument("--accept-table-from-other-device", action="store_true")
     choice = parser.add_argument_group("selection")
     choice.add_argument("--solver", choices=("joint", "halp", "sp-lamp"), default="joint")
@@ -178,7 +178,7 @@ def _inspect_command(commands: Commands, shared: argparse.ArgumentParser) -> arg
         "inspect", parents=[shared], help="what may shrink, with what, and what may not"
     )
     _model_arguments(parser)
-    parser.add_argument("--graph", type=Path, metavar="FILE", help="draw the coupling: .graphml, .dot or .svg")
+    parser.add_argument("--graph", type=_path, metavar="FILE", help="draw the coupling: .graphml, .dot or .svg")
     return parser
 
 
@@ -223,7 +223,7 @@ def _bench_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
     parser: argparse.ArgumentParser = commands.add_parser(
         "bench", parents=[shared], help="compare models, measured interleaved, with intervals"
     )
-    parser.add_argument("models", type=Path, nargs="+", help="ONNX files; the first is the baseline")
+    parser.add_argument("models", type=_path, nargs="+", help="ONNX files; the first is the baseline")
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--batch", type=_positive)
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring, for all together (default 5)")
@@ -252,8 +252,17 @@ def _few(text: str) -> int:
 
 
 def _path(text: str) -> Path:
+    """A name that there could be.
+
+    Raises:
+        InputError: no disk holds a name this long.
+    """
     if not text.strip():
-        raise argparse.ArgumentTypeError("an empty name; give a folder, or . for the current one")
+        raise argparse.ArgumentTypeError("an empty name; give a file, or a folder (. is the current one)")
+    try:
+        Path(text).exists()
+    except OSError as error:
+        raise InputError(f"{text}: {error.strerror}; give another name") from error
     return Path(text)
 
 

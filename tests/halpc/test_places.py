@@ -1,0 +1,73 @@
+"""Names that no disk holds, places that take nothing, terminals without the letters: one line, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from halpc.cli import main
+from tests.small import saved
+
+LONG = "x" * 300
+SOMEWHERE = {
+    "model": ["compile", LONG, "--macs", "50%"],
+    "importance": ["compile", "model.onnx", "--macs", "50%", "--importance", f"{LONG}.npz"],
+    "calibration": ["compile", "model.onnx", "--macs", "50%", "--calibration", f"{LONG}.npz"],
+    "plan": ["compile", "model.onnx", "--macs", "50%", "--resume", f"{LONG}.json"],
+    "table": ["compile", "model.onnx", "--latency", "50%", "--table", LONG],
+    "profile": ["profile", "model.onnx", "-o", LONG],
+    "graph": ["inspect", "model.onnx", "--graph", f"{LONG}.svg"],
+    "bench": ["bench", "model.onnx", LONG],
+}
+
+
+@pytest.mark.parametrize("what", SOMEWHERE)
+def test_a_name_that_is_too_long_is_refused_by_itself(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path)
+    assert main(SOMEWHERE[what]) == 3
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert said.startswith(f"halpc: {LONG}")
+    assert "give another name" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    with Path("/dev/full").open("wb") as full:
+        return subprocess.run(
+            [sys.executable, "-m", "halpc", *arguments],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **more},
+            stdout=full if not more else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "command", ["inspect model.onnx", "inspect model.onnx --json", "schedule --latency 50% --steps 2"]
+)
+def test_a_result_that_cannot_be_printed_is_one_line(command: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    done = run(tmp_path, *command.split())
+    assert done.returncode == 3
+    assert done.stderr.decode().strip().splitlines() == [
+        "halpc: the current folder, or where the result is printed: No space left on device; make room, or give another"
+        " place"
+    ]
+
+
+def test_letters_that_a_terminal_lacks_are_spelled(tmp_path: Path) -> None:
+    path = saved(tmp_path, name="сеть.onnx")
+    done = run(tmp_path, "compile", path.name, "--macs", "60%", "-o", "out", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u0441\\u0435\\u0442\\u044c.onnx" in done.stdout
+    assert (tmp_path / "out" / "report.json").is_file()
