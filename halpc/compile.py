@@ -185,14 +185,16 @@ def _load(job: Job) -> None:
 
 
 def _couple(job: Job) -> None:
-    frozen = produced_by(job.model.twin, job.options.freeze)
-    job.coupling = couple(job.model.twin, renormalise=job.options.renormalise, freeze=frozen)
-    if job.earlier is not None and job.options.resume is not None:
-        job.earlier.check_groups({name: g.size for name, g in job.coupling.free().items()}, job.options.resume)
-        if job.earlier.model_sha256 != job.model.sha256:
-            job.note(f"--resume {job.options.resume}: the plan was made for this network with other weights")
-    if job.options.vanish:
+    options = job.options
+    frozen = produced_by(job.model.twin, options.freeze)
+    job.coupling = couple(job.model.twin, renormalise=options.renormalise, freeze=frozen)
+    if options.vanish:
         job.vanishing = vanishable(job.model, job.coupling)
+    if job.earlier is not None and options.resume is not None:
+        job.earlier.check_groups({name: g.size for name, g in job.coupling.free().items()}, options.resume)
+        job.earlier.check_vanished(job.vanishing, options.resume)
+        if job.earlier.model_sha256 != job.model.sha256:
+            job.note(f"--resume {options.resume}: the plan was made for this network with other weights")
     if job.coupling.renormalised:
         job.note("approximate: channels under a mean or LayerNorm were allowed to go (--allow-renormalisation)")
 

@@ -11,7 +11,7 @@ follow is under `derived`, and in `keep` under the computed tensor's name unless
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,19 @@ class Plan:
                     " without --resume"
                 )
 
+    def check_vanished(self, vanishing: Collection[str], path: Path) -> None:
+        """That what the plan, read from `path`, leaves nothing of may vanish.
+
+        Raises:
+            PlanError: naming a group that may not.
+        """
+        for name, mask in self.masks.items():
+            if not mask.any() and name not in vanishing:
+                raise PlanError(
+                    f"--resume {path}: the plan keeps no channels of group {name!r}, which cannot vanish here; leave"
+                    " out --no-vanish, or take the plan.json that compile wrote for this network"
+                )
+
     def as_json(self) -> dict[str, Any]:
         """The file's content."""
         return {
@@ -125,19 +138,25 @@ def read_plan(path: Path) -> Plan:
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise PlanError(f"{path}: expected format {FORMAT} version {VERSION}; write it with this version of halpc")
     try:
-        masks = {g["name"]: _mask(int(g["size"]), g["kept"]) for g in data["groups"]}
+        groups = [(str(g["name"]), _mask(int(g["size"]), g["kept"])) for g in data["groups"]]
+        masks = dict(groups)
+        if len(masks) < len(groups):
+            raise ValueError("a group is there twice")
         keep = {tensor: _axes(axes) for tensor, axes in data["keep"].items()}
         derived = {
             tensor: Derived(tuple(d["from"]), str(d["why"]), _axes(d["keep"]))
             for tensor, d in data.get("derived", {}).items()
         }
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise PlanError(f"{path}: damaged plan: {error}") from error
+        raise PlanError(
+            f"{path}: damaged plan ({type(error).__name__}: {error}); take the plan.json that compile wrote"
+        ) from error
     return Plan(str(data.get("model_sha256", "")), masks, keep, tuple(data.get("removed_nodes", ())), derived)
 
 
 def _mask(size: int, kept: list[int]) -> Mask:
-    if not 0 < size <= WIDEST or any(not isinstance(i, int) or not 0 <= i < size for i in kept):
+    odd = len(set(kept)) < len(kept) or any(type(i) is not int or not 0 <= i < size for i in kept)
+    if not 0 < size <= WIDEST or odd:
         raise ValueError(f"a group of {size} channels cannot keep {kept[:8]}")
     mask = np.zeros(size, dtype=np.bool_)
     mask[np.asarray(kept, dtype=np.int64)] = True

@@ -311,7 +311,16 @@ def test_a_name_that_the_disk_cannot_hold_is_refused(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     "changed",
-    [{"kept": [-1]}, {"kept": [999]}, {"kept": ["a"]}, {"size": 10**12}, {"kept": []}],
+    [
+        {"kept": [-1]},
+        {"kept": [999]},
+        {"kept": [3, 3, 4]},
+        {"kept": [True]},
+        {"kept": 3},
+        {"kept": ["a"]},
+        {"size": 10**12},
+        {"kept": []},
+    ],
     ids=str,
 )
 def test_a_plan_that_was_tampered_with_is_refused(
@@ -321,7 +330,16 @@ def test_a_plan_that_was_tampered_with_is_refused(
     groups = [{"name": "net.a", "size": 16, "kept": [0, 1, 2], **changed}]
     plan = {"format": "halpc.plan", "version": 1, "model_sha256": "", "groups": groups, "keep": {}}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    refused(compiling(path, "--resume", str(tmp_path / "plan.json")), 3, tmp_path, capsys)
+    refused(compiling(path, "--resume", str(tmp_path / "plan.json")), 3, tmp_path, capsys, "plan.json")
+
+
+def test_a_plan_with_a_group_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path)
+    groups = [{"name": "net.a", "size": 16, "kept": [0, 1, 2]}] * 2
+    plan = {"format": "halpc.plan", "version": 1, "model_sha256": "", "groups": groups, "keep": {}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    given = compiling(path, "--resume", str(tmp_path / "plan.json"))
+    refused(given, 3, tmp_path, capsys, "plan.json", "a group is there twice", "that compile wrote")
 
 
 def test_an_interrupt_while_modules_load_is_130(tmp_path: Path) -> None:
