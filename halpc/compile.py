@@ -47,6 +47,7 @@ from passes.score import (
     score_from_file,
     score_from_weights,
 )
+from passes.unfold import unfolded
 from passes.vanish import vanishable
 from passes.verification.conversion import conversion_error
 from passes.verify import verify
@@ -272,6 +273,8 @@ def _verify(job: Job) -> None:
 def _cast(job: Job) -> None:
     """The final model at the precision that it will be deployed at."""
     job.final = job.recovery.model if job.recovery is not None else job.slim
+    if job.options.precision in NATIVE:  # converters see plain constants
+        job.final = unfolded(job.final, job.model.recipes)
     job.deployed = deployed(job, job.final)
     if job.deployed is not job.final:
         real = [] if job.calibration is None else list(islice(job.calibration.batches(CONVERT_BATCH), 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from passes.loading.fitting import fitting
 from passes.loading.fold import Knowledge, interpret
 from passes.loading.literal import literalise
 from passes.loading.origins import origins_of
+from passes.loading.recipes import recipes_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
 from passes.loading.twin import twin_of
 from passes.loading.whole import check_ports, check_sizes
@@ -77,10 +79,11 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None) -> M
     if known.observed:
         variants += recounted(graph, static, known.observed)
     origins = origins_of(graph, known.tensors, weights)
+    recipes = recipes_of(graph, functools.cache(lambda name: _common(name, known, variants)))
     _fold_common(graph, known, variants)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins)
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes)
 
 
 def read(path: Path) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_graphsurgeon as gs
 
-from halpc.ir.origin import Origin
+from halpc.ir.origin import Origin, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Model:
         size_bytes: of the file and its external data.
         header: the proto without its graph: metadata, producer, versions.
         origins: tensor → what of the file load made it of, for every constant.
+        recipes: tensor → how it is computed, for folded constants that take far more room than that.
     """
 
     path: Path
@@ -37,3 +38,4 @@ class Model:
     size_bytes: int
     header: onnx.ModelProto
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)

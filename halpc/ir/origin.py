@@ -53,6 +53,25 @@ class Mixed:
     parents: tuple[Origin, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a constant is computed.
+
+    Attributes:
+        nodes: in order; one of the last one's outputs is the constant.
+        sources: what they read, by name.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    sources: Mapping[str, NDArray[Any]]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in a file."""
+        text = sum(int(node.ByteSize()) for node in self.nodes)
+        return text + sum(int(values.nbytes) for values in self.sources.values())
+
+
 Origin: TypeAlias = Source | Moved | Mixed
 
 
