@@ -152,7 +152,7 @@ class OnnxRuntimeProfiler:
         return (
             f"{self._provider}, {self._threads} thread{'s' * (self._threads > 1)}, optimisation"
             f" {self._device.details['optimisation']}, {where}; {min(runs)} runs in {rounds} interleaved"
-            " rounds after warm-up, first run of a burst not counted"
+            " rounds after warm-up, first runs of a burst not counted"
         )
 
     def _kernel_batch(self, models: Sequence[onnx.ModelProto], repetitions: int) -> list[float]:

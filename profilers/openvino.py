@@ -124,7 +124,7 @@ class OpenVinoProfiler:
         regime = (
             f"openvino CPU, {self._threads} thread{'s' * (self._threads > 1)}, one stream, precision hint"
             f" {_HINTS[self._precision]}, inputs bound once; {min(map(len, samples))} runs in {rounds} interleaved"
-            " rounds after warm-up, first run of a burst not counted"
+            " rounds after warm-up, first runs of a burst not counted"
         )
         return [Timing(np.array(runs)[:, 0] * 1e3, regime, rounds) for runs in samples]
 

@@ -10,8 +10,9 @@ from typing import TypeAlias
 Timed: TypeAlias = Callable[[], tuple[float, float]]
 """Runs a model once: wall time and processor time of the calling thread, in seconds."""
 
-_BURST_S = 5e-3
-_BURST_RUNS = 20
+_BURST_S = 10e-3
+_BURST_RUNS = 40
+_WARM_S, _WARM_RUNS = 3e-3, 3
 _LONG_S = 0.1
 _LEAST_ROUNDS = 7
 
@@ -19,8 +20,9 @@ _LEAST_ROUNDS = 7
 def take_turns(models: Sequence[Timed], seconds: float) -> tuple[list[list[tuple[float, float]]], int]:
     """Every run's times per model, and how many rounds they came in, equally many runs each.
 
-    In every round each model runs a burst of at least 5 ms, the first run of which finds the caches full of another
-    model and is not counted (unless it is so long that it does not matter). The order turns by one each round.
+    In every round each model runs a burst of at least 10 ms. Its first runs, up to three in 3 ms, find the caches full
+    of other models, more so the more others there are, and are not counted (nor is one run's worth of a longer model,
+    unless it is so long that it does not matter). The order turns by one each round.
 
     Args:
         models: run once each before, so that nothing is set up any more.
@@ -40,5 +42,8 @@ def take_turns(models: Sequence[Timed], seconds: float) -> tuple[list[list[tuple
 
 def burst(estimate_s: float) -> tuple[int, int]:
     """Runs in a row, and how many of them are not counted."""
-    runs = min(_BURST_RUNS, math.ceil(_BURST_S / max(estimate_s, 1e-7)))
-    return (1, 0) if estimate_s > _LONG_S else (runs + 1, 1)
+    if estimate_s > _LONG_S:
+        return 1, 0
+    shortest = max(estimate_s, 1e-7)
+    dropped = min(_WARM_RUNS, math.ceil(_WARM_S / shortest))
+    return min(_BURST_RUNS, math.ceil(_BURST_S / shortest)) + dropped, dropped
