@@ -32,7 +32,7 @@ from passes.widths import choices
 from profilers import profiler_for
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
-FINER = 2  # and of this where none of those meet the budget
+FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
 AIM = 0.98  # share of the limit that is selected for first
 HIGHEST_AIM = 0.99  # and later, at most
@@ -161,14 +161,14 @@ def _aimed(job: Job, aim: float) -> float | None:
 def _narrowest(job: Job, refused: InfeasibleError) -> float:
     """Choose as few channels as there may be, where the latency model says that nothing fits; the share expected.
 
-    First on the grid, then on a finer one that `--align` does not rule out. What they really take decides.
+    First on the grid, then on finer ones unless `--align` rules them out. What they really take decides.
 
     Raises:
         InfeasibleError: they were measured, or another resource is what cannot be kept.
     """
     if refused.resource != "latency":
         raise refused
-    for grid in dict.fromkeys((job.grid, job.options.align or FINER)):
+    for grid in (job.grid, *(FINER if job.options.align is None else ())):
         job.grid = grid
         _choose(job, {"latency": math.inf}, narrowest=True)
         if not whole(job) and widths_of(job) not in job.trials:
