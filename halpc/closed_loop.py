@@ -27,6 +27,7 @@ from halpc.trials import MOST_CALLS, SECONDS, best, try_out, whole, widths_of
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
+from passes.select.sp_lamp import top_filter_kept
 from passes.slim import plan_for, slim
 from passes.widths import choices
 from profilers import profiler_for
@@ -294,6 +295,7 @@ def _choose(
         min_width=options.min_width, steps=costs.steps, ceilings=job.ceilings, vanishing=job.vanishing,
     )  # fmt: skip
     if narrowest:
+        admissible = tuple(map(top_filter_kept, admissible)) if options.solver == "sp-lamp" else admissible
         admissible = tuple(replace(c, widths=c.widths[:1], value=c.value[:1]) for c in admissible)
     met: list[Mapping[str, int]] = []
     while not met or _over(job, met[-1]):

@@ -19,12 +19,16 @@ from passes import count
 from passes.memory import peak_memory
 from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
 from tests.halpc.test_convergence import chain
-from tests.small import saved
+from tests.passes.test_vanishing import BRANCH, SHAPES
+from tests.small import model, saved, weights
 
 
 def prepared(folder: Path, widths: tuple[int, ...], fixed_ms: float, align: int | None = None) -> Job:
     """A job whose latency model has the true charges and a fixed part of its own."""
-    path = saved(folder, chain(widths))
+    return job_of(saved(folder, chain(widths)), fixed_ms, align)
+
+
+def job_of(path: Path, fixed_ms: float, align: int | None = None) -> Job:
     job = Job(Options(path, (parse_budget("latency", "60%"),), align=align))
     run(job, PREPARE[:4])
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
@@ -114,3 +118,20 @@ def test_why_much_of_a_budget_is_left_is_said(tmp_path: Path) -> None:
     job = prepared(tmp_path, (64, 96, 64), fixed_ms=OVERHEAD_MS)
     assert finished(job, "60%") > 0.9
     assert not any("of the latency budget is left" in note for note in job.notes)
+
+
+def test_sp_lamp_keeps_a_filter_of_every_group_where_nothing_else_would_fit(tmp_path: Path) -> None:
+    path = saved(tmp_path, model(BRANCH, weights(SHAPES)))
+    budget = f"{OVERHEAD_MS + 0.0015}ms"  # less than the branch takes at one channel
+    found = {}
+    for solver in ("joint", "sp-lamp"):
+        job = job_of(path, fixed_ms=OVERHEAD_MS)
+        assert job.vanishing
+        job.options = replace(job.options, solver=solver)
+        try:
+            finished(job, budget)
+        except InfeasibleError:
+            found[solver] = "infeasible"
+        else:
+            found[solver] = trials.status(job)
+    assert found == {"joint": "met", "sp-lamp": "infeasible"}
