@@ -75,10 +75,6 @@ IDLE: dict[str, tuple[str, str]] = {
     "two sets of inputs": ("--macs 60% --calibration a.npz --calibration b.npz", "given twice, a.npz and b.npz"),
     "the default and another": ("--macs 60% --solver joint --solver halp", "given twice, joint and halp"),
     "recovery and none": ("--macs 60% --recover bias --no-recover", "given twice, bias and off"),
-    "an engine's shapes without an engine": ("--macs 60% --min-shapes x:1x3x8x8", "--min-shapes and --max-shapes"),
-    "an engine's shapes of a processor": (
-        "--latency 60% --profiler onnxruntime --max-shapes x:4x3x8x8", "--min-shapes and --max-shapes",
-    ),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,19 @@ def test_the_command_line_refuses_it_before_anything_else(tmp_path: Path, capsys
     assert main(arguments) == 2
     assert "no input 'z'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_shapes_of_an_engine_that_is_not_built_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "compile",
+        str(saved(tmp_path)),
+        "--macs",
+        "50%",
+        "--max-shapes",
+        "x:4x3x8x8",
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert main(arguments) == 0
+    notes = json.loads((tmp_path / "o" / "report.json").read_text())["notes"]
+    assert any("--max-shapes" in note and "none is built here" in note for note in notes)
