@@ -269,7 +269,8 @@ class Unifier:
     def _split_product(self, v: int, at: int) -> tuple[int, int]:
         """outer·inner cut at a multiple of `inner` cuts `outer`; elsewhere the block that is cut stands alone.
 
-        (q + 1 + r)·inner, cut inside the middle block, is q·inner + inner[:k] and inner[k:] + r·inner.
+        (q + 1 + r)·inner, cut inside the middle block, is q·inner + inner[:k] and inner[k:] + r·inner. A block that
+        stands alone is all of it there is in the sum, so it stays: as a factor it may be part of other equations.
         """
         first, *others = self._flat(v, "product")
         inner = self.product(others)
@@ -278,17 +279,24 @@ class Unifier:
         tail: list[int] = []
         if blocks:
             before, first = self._split(first, blocks)
-            head.append(self.product([before, inner]))
+            head.append(self._repeat(before, inner))
         if inside:
             if self._size[first] > 1:
-                _, after = self._split(first, 1)
-                tail.append(self.product([after, inner]))
+                first, after = self._split(first, 1)
+                tail.append(self._repeat(after, inner))
+            self.pin(first, self._why)
             start, end = self._split(inner, inside)
             head.append(start)
             tail.insert(0, end)
         else:
-            tail.append(self.product([first, inner]))
+            tail.append(self._repeat(first, inner))
         return self.sum(head), self.sum(tail)
+
+    def _repeat(self, blocks: int, inner: int) -> int:
+        """blocks·inner; a single block is `inner` itself, and stays."""
+        if self._size[blocks] == 1:
+            self.pin(blocks, self._why)
+        return self.product([blocks, inner])
 
     # ---- products -----------------------------------------------------------------------------
 

@@ -147,6 +147,16 @@ def test_a_long_sum_is_aligned_with_a_product_in_linear_time() -> None:
     assert len(unifier.leaves(total)) == 2000
 
 
+def test_a_block_that_stands_alone_in_a_sum_stays_in_the_products_that_it_is_part_of() -> None:
+    """3·2·2·2 = 2·3·(1 + 3): 3·2 and 2·3 clash, so the first 2 of 2·2 = 1 + 3 remains a factor of the left side."""
+    unifier = Unifier()
+    left = unifier.product([unifier.leaf(n) for n in (3, 2, 2, 2)])
+    right = unifier.product([unifier.leaf(2), unifier.leaf(3), unifier.sum([unifier.leaf(1), unifier.leaf(3)])])
+    unifier.equate(left, right, WHY)
+    for seed in range(10):
+        check(unifier, [(left, right)], seed)
+
+
 def test_shuffle_is_a_swapped_product() -> None:
     unifier = Unifier()
     groups, inner = unifier.leaf(3), unifier.leaf(8)

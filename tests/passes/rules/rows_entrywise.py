@@ -45,7 +45,7 @@ ROWS: list[Row] = [
     row("BitShift", "u4,6 u6", "a,b b -> a,b", direction="LEFT", runs=False),
     row("Log", "f4,6", "!,! -> !,!"),
     row("Reciprocal", "f4,6", "!,! -> !,!"),
-    row("Acosh", "f4,6", "!,! -> !,!"),
+    row("Acosh", "f4,6", "!,! -> !,!", runs=False),  # no number below 1, where the bench's values are
     row("Add", "f2,1,6 f4,1", "a,1,b c,1 -> a,c,b"),
     row("Mul", "f2,4,6 f4,1", "a,b,c b,1 -> a,b,c"),
     row("Mul", "f4,6 #", "a,b -> a,b", f32(2)),
