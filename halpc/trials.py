@@ -34,8 +34,9 @@ def try_out(job: Job, predicted: float) -> Evidence:
         predicted: latency over the limit.
     """
     key = widths_of(job)
-    found = _measure(job, key, job.companion)
-    known = _keep(job, Trial(job.selection, key, found, predicted))
+    known = _measure(job, key, job.companion)
+    found = known[key]
+    _keep(job, Trial(job.selection, key, found, predicted), known)
     off = min((abs(math.log(known[other].share)) for other in job.companion), default=math.inf)
     if off > max(BESIDE, abs(math.log(found.share))):
         job.companion = {key: job.small}
@@ -55,8 +56,9 @@ def judge(job: Job) -> None:
     if job.deployed is not None and job.deployed is not job.slim:
         key, beside = ("written", len(job.calls)), {widths_of(job): job.small}
         job.small = as_measured(job, job.deployed)
-    found = job.evidence = _measure(job, key, beside)
-    _keep(job, replace(trial, key=key, evidence=found))
+    known = _measure(job, key, beside)
+    found = job.evidence = known[key]
+    _keep(job, replace(trial, key=key, evidence=found), known)
     job.limits["latency"] = found.limit_ms
     predicted_ms = trial.predicted * found.limit_ms
     job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, predicted_ms)
@@ -94,8 +96,8 @@ def whole(job: Job) -> bool:
     return all(job.selection.widths[name] == group.size for name, group in free.items())
 
 
-def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> Evidence:
-    """Baseline, the model at hand and a companion interleaved, until the noise no longer matters.
+def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> dict[Key, Evidence]:
+    """Baseline, the model at hand and a companion interleaved, until the noise no longer matters; all known then.
 
     Args:
         key: what the model is known by; where it is known already to meet the budget, a few calls that agree do.
@@ -111,17 +113,15 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> Ev
         first, *others = job.profiler.compare(models, seconds=SECONDS * len(models))
         job.calls.append(Call(first, dict(zip([key, *beside], others, strict=True))))
         calls += 1
-        found = weigh(job.calls, budget, job.options.percentile)[key]
-        enough = found.decided or (found.sure and known) or calls >= MOST_CALLS
+        found = weigh(job.calls, budget, job.options.percentile)
+        enough = found[key].decided or (found[key].sure and known) or calls >= MOST_CALLS
         if calls >= LEAST_CALLS and (enough or time.monotonic() > deadline):
             return found
 
 
-def _keep(job: Job, trial: Trial) -> dict[Key, Evidence]:
-    """Keep one more trial; what was measured with it says something of the others as well: all that is known now."""
-    budget, found = job.options.budget("latency"), trial.evidence
-    assert budget is not None
-    known = weigh(job.calls, budget, job.options.percentile)
+def _keep(job: Job, trial: Trial, known: Mapping[Key, Evidence]) -> None:
+    """Keep one more trial; what was measured with it says something of the others as well."""
+    found = trial.evidence
     job.trials[widths_of(job)] = trial
     job.trials = {widths: replace(t, evidence=known[t.key]) for widths, t in job.trials.items()}
     own = [call.models[trial.key] for call in job.calls if trial.key in call.models]
@@ -131,4 +131,3 @@ def _keep(job: Job, trial: Trial) -> dict[Key, Evidence]:
         "measurement %d: predicted %s, measured %s of %s, noise %.2f %%", len(job.rounds),
         *map(spell_ms, (trial.predicted * found.limit_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
     )  # fmt: skip
-    return known
