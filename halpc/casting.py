@@ -44,7 +44,7 @@ class AtPrecision:
         """The inner profiler's, whose precision is part of it."""
         return self.inner.device
 
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
         """Kernel times at the precision; see `Profiler.kernels`. What goes in and out has it, too: no cast is timed."""
         small = [self._cast(model, keep_io_types=False) for model in models]
         return self.inner.kernels(small, repetitions=repetitions)

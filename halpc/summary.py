@@ -166,7 +166,8 @@ def table_json(job: Job) -> dict[str, Any]:
                 "unit": c.unit,
                 "fixed": c.fixed,
                 "scale": c.scale,
-                "power": c.power,
+                "knee": c.knee,
+                "more": c.more,
                 "baseline": c.at({}),
                 "steps": dict(c.steps),
             }

@@ -4,7 +4,7 @@
     kernels    each with a signature, axes, and a model of its own      (kernels.py)
     samples    of every signature, alone, adaptively                    (sampling.py, interpolate.py)
     networks   whole, slimmed to a designed set of width mixes          (calibrate.py)
-    samples    taken now are taken again: a noisy second has not hit a kernel both times; the faster one counts
+    samples    taken now are taken again some seconds later, and averaged: speeds change from moment to moment
 
 Everything measured goes into the table as it is measured; what is there is not measured again, so an interrupted
 run resumes, and a second budget measures nothing. Without a profiler the table must have it all.
@@ -53,6 +53,7 @@ _LAYER_RUNS: Final = 12
 _LEAST_SECONDS: Final = 0.3
 _RUNS: Final = 30
 _REFERENCES: Final = 8
+_LEAST_REFERENCE_MS: Final = 0.01
 _TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
 
 
@@ -213,9 +214,10 @@ class _Run:
     def confirm(self, kernels: Sequence[Kernel]) -> None:
         """Measure again what was measured only once, some seconds ago."""
         if self.profiler is not None:
-            once = [(s, w) for s, box in self._boxes(kernels).items() for w in self._once(s, box)]
+            boxes = self._boxes(kernels)
+            once = [(s, w) for s, box in boxes.items() for w in self._once(s, box)]
             if once:
-                self._measure(once, _one_of_each(kernels), "profile: kernels once more")
+                self._measure(once, _one_of_each(kernels), boxes, "profile: kernels once more")
 
     def _once(self, signature: Signature, box: Box) -> list[Point]:
         known = self.table.lookup(signature)
@@ -261,24 +263,40 @@ class _Run:
             missing = [(s, w) for s, w in dict.fromkeys(wanted) if w not in self.table.lookup(s)]
             if not missing:
                 break
-            self._measure(missing, kernels, "profile: kernels")
+            self._measure(missing, kernels, boxes, "profile: kernels")
             self.measured += len(missing)
             wanted = [(s, w) for s, box in boxes.items() for w in box.finer(self._inside(s, box))]
 
     def _measure(
-        self, points: Sequence[tuple[Signature, Point]], kernels: Mapping[Signature, Kernel], stage: str
+        self,
+        points: Sequence[tuple[Signature, Point]],
+        kernels: Mapping[Signature, Kernel],
+        boxes: Mapping[Signature, Box],
+        stage: str,
     ) -> None:
+        """Measure kernels at the speed at which the table's were: some of these, measured along, tell the machine's."""
         assert self.profiler is not None
         for start in range(0, len(points), _BATCH):
             batch = points[start : start + _BATCH]
             self.progress(stage, start, len(points))
-            models = [kernels[s].model(self.coupling, w) for s, w in batch]
+            known = self._known(boxes)
+            models = [kernels[s].model(self.coupling, w) for s, w in (*batch, *known)]
+            times = self.profiler.kernels(models)
+            slower = np.divide(times[len(batch) :], list(known.values()))
+            speed = float(np.median(slower)) if known else 1.0
+            log.debug("%s: %d at %.3f of the table's times", stage, len(batch), speed)
             found: dict[Signature, list[Sample]] = {}
-            for (signature, widths), ms in zip(batch, self.profiler.kernels(models), strict=True):
+            for (signature, widths), ms in zip(batch, times[: len(batch)] / speed, strict=True):
                 found.setdefault(signature, []).append(Sample(widths, float(ms)))
             for signature, samples in found.items():
                 self.table.append(signature, samples)
         self.progress(stage, len(points), len(points))
+
+    def _known(self, boxes: Mapping[Signature, Box]) -> dict[tuple[Signature, Point], float]:
+        """Some samples of this model's kernels that the table has, those that take longest: what they took, in ms."""
+        samples = {(s, box.centre): self._inside(s, box).get(box.centre, 0.0) for s, box in boxes.items()}
+        longest = sorted(samples, key=lambda point: -samples[point])[:_REFERENCES]
+        return {point: samples[point] for point in longest if samples[point] >= _LEAST_REFERENCE_MS}
 
     def networks(self, wanted: Sequence[Mapping[str, int]]) -> list[NetworkSample]:
         """Whole networks at the mixes of widths: from the table, else measured."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -44,10 +45,8 @@ LEVELS: Final = {
 }
 _TOGETHER_BYTES = 512 << 20
 _TOGETHER = 128
-_SHORT_S = 200e-6
-_SHORT_FACTOR = 4
-_ROW, _SHORT_ROW = 2, 4
-_CONFIRMED = 1.03
+# For runs shorter than so many seconds: how many of a turn are not counted, how many are, and every how manyth turn.
+_TURNS = ((200e-6, 2, 3, 1), (2e-3, 1, 1, 1), (20e-3, 1, 1, 2), (math.inf, 0, 1, 4))
 
 
 class OnnxRuntimeProfiler:
@@ -86,11 +85,8 @@ class OnnxRuntimeProfiler:
         """Processor, onnxruntime version, provider, precision, threads, optimisation level."""
         return self._device
 
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
-        """float64[len(models)]: each small model's own kernel time in ms; see `Profiler.kernels`.
-
-        Models whose run is short are repeated up to four times as often: it costs nothing, and they need it.
-        """
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
+        """float64[len(models)]: each small model's own kernel time in ms; see `Profiler.kernels`."""
         times = np.empty(len(models))
         start = 0
         for batch in _batches(models):
@@ -111,8 +107,8 @@ class OnnxRuntimeProfiler:
             optimised = Path(folder) / "optimised.onnx"
             runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
             empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
-            _fastest([runner, empty], repetitions)
-            profile, nothing = runner.profile(), empty.profile()
+            _, counted = _in_turns([runner, empty], repetitions)
+            profile, nothing = runner.profile(counted[0]), empty.profile(counted[1])
             if self._device.kind == "cuda" and not profile.on_device:
                 raise BackendError(
                     f"{self._provider}: this onnxruntime {self._device.version} was built without CUDA kernel"
@@ -122,7 +118,7 @@ class OnnxRuntimeProfiler:
         original = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
         overhead_ms = 0.0
         if not profile.on_device:
-            whole, alone = _fastest([_Runner(self, each) for each in (model, _empty_model())], repetitions)
+            (whole, alone), _ = _in_turns([_Runner(self, each) for each in (model, _empty_model())], repetitions)
             overhead_ms = profile.overhead_ms((whole - alone) * 1e3, nothing.kernel_ms())
         return map_layers(original, executed, profile.nodes, overhead_ms)
 
@@ -161,8 +157,8 @@ class OnnxRuntimeProfiler:
                 _Runner(self, model, profile_in=Path(folder) / str(i))
                 for i, model in enumerate([*models, _empty_model()])
             ]
-            walls = _fastest(runners, repetitions)
-            *profiles, empty = [runner.profile() for runner in runners]
+            walls, counted = _in_turns(runners, repetitions)
+            *profiles, empty = [runner.profile(runs) for runner, runs in zip(runners, counted, strict=True)]
         if self._device.kind == "cpu":
             return [profile.kernel_ms(empty.kernel_ms()) for profile in profiles]
         if all(profile.on_device for profile in profiles):
@@ -248,33 +244,32 @@ class _Runner:
             raise BackendError(f"onnxruntime failed to run the model: {_first_line(error)}") from error
         return time.perf_counter() - start, time.thread_time() - busy
 
-    def profile(self) -> Profile:
-        """End profiling and read what it says."""
-        return read_profile(Path(self.session.end_profiling()))
+    def profile(self, counted: Sequence[bool]) -> Profile:
+        """End profiling and read what it says of the runs that count."""
+        return read_profile(Path(self.session.end_profiling()), counted)
 
 
-def _fastest(runners: Sequence[_Runner], repetitions: int) -> list[float]:
-    """Run all of them in turns; the fastest wall time of each, in seconds.
+def _in_turns(runners: Sequence[_Runner], repetitions: int) -> tuple[list[float], list[list[bool]]]:
+    """Run all of them in `repetitions` turns; the median wall time of each in seconds, and which of its runs count.
 
     A turn is some runs in a row: the first finds the caches full of the others' data, how full depends on who the
-    others are, and a kernel's time with it; the next ones find its own. After `repetitions` runs only those
-    go on, up to four times as long, that are so short that it costs nothing, or whose fastest run no other has come
-    near: on a busy machine it may not have been an undisturbed one.
+    others are, and a kernel's time with it; the next ones find its own, and count. Long runs take part in some turns
+    only, and at last need no first one.
     """
-    best = [sorted((runner.run(), runner.run())) for runner in runners]
-    done = [0] * len(runners)
-    while any(_goes_on(count, two, repetitions) for count, two in zip(done, best, strict=True)):
-        for i, (runner, two) in enumerate(zip(runners, best, strict=True)):
-            if _goes_on(done[i], two, repetitions):
-                row = _SHORT_ROW if two[0] < _SHORT_S else _ROW
-                two[:] = sorted([*two, *(runner.run() for _ in range(row))])[:2]
-                done[i] += row
-    return [two[0] for two in best]
+    times: list[list[float]] = [[] for _ in runners]
+    counted: list[list[bool]] = [[False, False] for _ in runners]
+    plans = [_plan(min(runner.run(), runner.run())) for runner in runners]
+    for turn in range(repetitions):
+        for runner, (first, then, every), found, mask in zip(runners, plans, times, counted, strict=True):
+            if turn % every == 0:
+                found += [runner.run() for _ in range(first + then)][first:]
+                mask += [False] * first + [True] * then
+    return [float(np.median(found)) for found in times], counted
 
 
-def _goes_on(done: int, two: Sequence[float], repetitions: int) -> bool:
-    unsure = two[0] < _SHORT_S or two[1] > two[0] * _CONFIRMED
-    return done < (repetitions * _SHORT_FACTOR if unsure else repetitions)
+def _plan(seconds: float) -> tuple[int, int, int]:
+    """For runs that take about so long: how many of a turn are not counted, how many are, and every how manyth turn."""
+    return next((first, then, every) for most, first, then, every in _TURNS if seconds < most)
 
 
 def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto]]:

@@ -2,7 +2,7 @@
 
 Its counters give each executed node's time averaged over all runs of a compiled model, in whole microseconds. So a
 model is compiled anew for every block of runs, what its first runs took (cold caches, first-touch memory) is taken
-off, and the fastest block counts: one disturbed run spoils its own block only.
+off, and the median of several blocks counts: one disturbed run spoils its own block only.
 
 Source: https://docs.openvino.ai (Performance hints; `ov::enable_profiling`; `ov::Model::get_runtime_model`).
 """
@@ -80,15 +80,14 @@ class OpenVinoProfiler:
         details = {"vectors": vectors, "system": f"{platform.system()} {platform.machine()}"}
         return Device("cpu", name, "openvino", self._version(), "CPU", self._precision, self._threads, details)
 
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
         """float64[len(models)]: each small model's own kernel time in ms; see `Profiler.kernels`."""
-        best = np.full(len(models), np.inf)
-        for _ in range(_BLOCKS):
+        found = np.zeros((_BLOCKS, len(models)))
+        for block in found:
             for i, model in enumerate(models):
                 times = self._block(model, repetitions)[0]
-                counted = (ms for name, ms in times.items() if not name.startswith(ASIDE))
-                best[i] = min(best[i], sum(counted))
-        return best
+                block[i] = sum(ms for name, ms in times.items() if not name.startswith(ASIDE))
+        return np.asarray(np.median(found, axis=0))
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
         """What OpenVINO executes for `model`, in order, mapped back to the nodes it was given."""
@@ -105,7 +104,7 @@ class OpenVinoProfiler:
         layers = []
         for name in blocks[0][0]:
             op, nodes = names.get(name, ("unknown", ()))
-            time_ms = min(times.get(name, np.inf) for times, _ in blocks)
+            time_ms = np.median([times[name] for times, _ in blocks if name in times])
             layers.append(LayerTime(name, op, made[nodes[-1]] if nodes else (), float(time_ms), nodes))
         return tuple(layers)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ REORDERS = frozenset({"ReorderInput", "ReorderOutput"})
 LEAST_MS = 1e-4
 _SUFFIX = "_kernel_time"
 _TRUNCATED_US = 0.5
-_FASTEST_SHARE = 4
 _TYPES = {
     "float": "fp32", "double": "fp64", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8",
 }  # fmt: skip
@@ -36,7 +36,7 @@ class NodeTimes:
         name: its name in the optimised model.
         op: its operator there.
         occurrence: how many nodes of this name and operator were executed before it in a run.
-        us: float64[runs], microseconds.
+        us: float64[runs], microseconds, of the runs that count.
     """
 
     name: str
@@ -46,13 +46,16 @@ class NodeTimes:
 
     @property
     def time_ms(self) -> float:
-        """The fastest quarter of the runs, averaged.
+        """The middle half of the runs, averaged.
 
-        The profiler counts whole microseconds, rounded down: an average of the fastest repeats better than
-        one minimum where kernels last a few microseconds, and half a microsecond mends the rounding.
+        The profiler counts whole microseconds, rounded down: an average repeats better than one median where kernels
+        last a few microseconds, and half a microsecond mends the rounding. Not the fastest runs: where others share
+        the caches, how lucky those are depends on the moment, and a kernel's fastest run on one day may take two
+        thirds of its usual time.
         """
-        fastest = np.sort(self.us)[: max(1, len(self.us) // _FASTEST_SHARE)]
-        return (float(np.mean(fastest)) + _TRUNCATED_US) / 1e3
+        ordered = np.sort(self.us)
+        tail = len(ordered) // 4
+        return (float(np.mean(ordered[tail : len(ordered) - tail])) + _TRUNCATED_US) / 1e3
 
     @property
     def counts(self) -> bool:
@@ -89,12 +92,19 @@ class Profile:
         return float(tried[np.argmin(np.abs(sums - wall_ms))])
 
 
-def read_profile(path: Path) -> Profile:
-    """Read (and remove) the file that a session wrote."""
+def read_profile(path: Path, counted: Sequence[bool] = ()) -> Profile:
+    """Read (and remove) the file that a session wrote.
+
+    Args:
+        counted: whether each of the session's runs counts; all do where nothing is said.
+    """
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
     on_device = any(event.get("cat") == "Kernel" for event in events)
-    runs = [run for run in _runs(events, on_device) if run]
+    runs = _runs(events, on_device)
+    if len(counted) == len(runs):
+        runs = [run for run, counts in zip(runs, counted, strict=True) if counts]
+    runs = [run for run in runs if run]
     order = list(runs[-1]) if runs else []
     complete = [run for run in runs if run.keys() == runs[-1].keys()]
     return Profile(

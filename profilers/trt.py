@@ -141,8 +141,8 @@ class TensorRTProfiler:
                 f" {gpu['name']} has {gpu['capability']}: choose another precision"
             )
 
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
-        """float64[len(models)]: each model's own kernels in ms, without reformats; minimum over the runs.
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
+        """float64[len(models)]: each model's own kernels in ms, without reformats; median over the runs.
 
         Many models share one network, each with its own input; where TensorRT merged layers of several models
         all the same, those models are timed again, each alone.
@@ -162,7 +162,7 @@ class TensorRTProfiler:
         return times_ms
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
-        """What TensorRT executes for `model`, in order, with each layer's minimum time in context."""
+        """What TensorRT executes for `model`, in order, with each layer's median time in context."""
         names, times_ms, information = self._profile(model, repetitions, self.settings)
         described = {str(layer.get("Name")): layer for layer in trt_layers.layers_of(information)}
         return tuple(
@@ -173,7 +173,7 @@ class TensorRTProfiler:
                 time_ms=float(time_ms),
                 nodes=trt_layers.nodes_of(described.get(name, {})),
             )
-            for name, time_ms in zip(names, times_ms.min(axis=0), strict=True)
+            for name, time_ms in zip(names, np.median(times_ms, axis=0), strict=True)
         )
 
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
@@ -317,7 +317,7 @@ class TensorRTProfiler:
 
 
 def attribute(names: Sequence[str], times_ms: NDArray[Any], copies: set[str], count: int) -> NDArray[np.float64]:
-    """float64[count]: each bundled model's kernel time, the minimum over runs of the sum of its own layers.
+    """float64[count]: each bundled model's kernel time, the median over runs of the sum of its own layers.
 
     Args:
         names: a layer name per column of `times_ms`.
@@ -337,7 +337,7 @@ def attribute(names: Sequence[str], times_ms: NDArray[Any], copies: set[str], co
             owned.setdefault(next(iter(models)), []).append(column)
     for index, columns in owned.items():
         if index not in merged:
-            result[index] = times_ms[:, columns].sum(axis=1).min()
+            result[index] = np.median(times_ms[:, columns].sum(axis=1))
     return result
 
 

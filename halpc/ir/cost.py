@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from halpc.ir.problem import Charge, CostFunction, Resource, Widths
 
-_TINY = 1e-30  # of a sum that is not positive: whatever the power, the cost is above zero
+_TINY = 1e-30  # of a sum that is not positive: whatever it is, the cost is above zero
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """One resource as a function of the groups' widths: `scale · (fixed + charges) ** power`.
+    """One resource as a function of the groups' widths: `scale · (sum + more · max(0, sum - knee))`.
 
-    A power other than one says that kernels hinder each other: the more a network moves, the less of it the caches
-    hold. Being monotone it leaves the constraint a sum, which is all that selection can use.
+    The sum is that of fixed part and charges. Beyond the knee kernels hinder each other: the more a network moves, the
+    less of it the caches hold. Being monotone that leaves the constraint a sum, which is all that selection can use.
 
     Attributes:
         name: `latency`, `macs`, `params`, `peak-memory`.
@@ -29,7 +29,7 @@ class CostModel:
         charges: what widths change.
         steps: latency-aware group size per group name, where it was detected.
         scale: factor on everything, from what was measured end to end.
-        power: of the sum, near one.
+        knee, more: from which sum on every part of it costs how much more; `more` is above -1.
     """
 
     name: str
@@ -38,16 +38,18 @@ class CostModel:
     charges: tuple[Charge, ...]
     steps: Mapping[str, int] = field(default_factory=dict)
     scale: float = 1.0
-    power: float = 1.0
+    knee: float = 0.0
+    more: float = 0.0
 
     def at(self, widths: Widths) -> float:
         """Predicted cost at `widths`, in the unit."""
-        return self.scale * float(max(self._sum(widths), _TINY) ** self.power)
+        total = max(self._sum(widths), _TINY)
+        return self.scale * (total + self.more * max(0.0, total - self.knee))
 
     def resource(self, limit: float) -> Resource:
         """As a limited resource, in the unit: what it says of widths is exact for those that reach the limit."""
-        most = (limit / self.scale) ** (1 / self.power) if math.isfinite(limit) else self._sum({})
-        unit = self.scale * float(max(most, _TINY) ** (self.power - 1))
+        most = self._sum_of(limit) if math.isfinite(limit) else max(self._sum({}), _TINY)
+        unit = self.scale * (1 + self.more * max(0.0, 1 - self.knee / most)) if most > 0 else self.scale
         if unit == 1.0:
             return Resource(self.name, self.unit, limit, self.fixed, self.charges)
         charges = tuple(Charge(c.name, c.axes, Times(unit, c.cost)) for c in self.charges)
@@ -63,7 +65,7 @@ class CostModel:
 
     def through(self, wide: Widths, wide_ms: float, narrow: Widths, narrow_ms: float) -> CostModel:
         """The same charges, with a factor and a fixed part by which it predicts what was measured at two widths."""
-        sums = [(ms / self.scale) ** (1 / self.power) for ms in (wide_ms, narrow_ms)]
+        sums = [self._sum_of(ms) for ms in (wide_ms, narrow_ms)]
         charged = [self._sum(widths) - self.fixed for widths in (wide, narrow)]
         factor = (sums[0] - sums[1]) / max(charged[0] - charged[1], _TINY)
         charges = tuple(Charge(c.name, c.axes, Times(factor, c.cost)) for c in self.charges)
@@ -75,6 +77,11 @@ class CostModel:
 
     def _sum(self, widths: Widths) -> float:
         return float(self.parts(widths).sum())
+
+    def _sum_of(self, cost: float) -> float:
+        """The sum at which the cost is `cost`."""
+        total = cost / self.scale
+        return total if total <= self.knee else (total + self.more * self.knee) / (1 + self.more)
 
 
 @dataclass(frozen=True, slots=True)

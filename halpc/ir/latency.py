@@ -98,7 +98,7 @@ class LayerTime:
         op: the runtime's operator name.
         outputs: names of the ONNX tensors it produces, as far as the runtime keeps them. A layer that only
             moves data (a reorder, an inserted cast) names the ONNX tensor that it moves.
-        time_ms: minimum over repetitions.
+        time_ms: of a typical run.
         nodes: names of the ONNX nodes fused into it, where the runtime tells; a node without a name goes by
             its first output's name. Empty for a layer that the runtime added.
     """

@@ -32,9 +32,8 @@ class Profiler(Protocol):
         """What is measured on; part of every table's key."""
         ...
 
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
-        """float64[len(models)]: each small model's own kernel time in ms, the minimum of interleaved
-        repetitions.
+    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
+        """float64[len(models)]: each small model's own kernel time in ms, that of a typical run of several.
 
         Nodes whose name begins with `ASIDE`, and layout reorders at the model's edges, are not counted.
 
@@ -44,7 +43,7 @@ class Profiler(Protocol):
         ...
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
-        """What the runtime executes for `model`, in order, with each layer's minimum time in context."""
+        """What the runtime executes for `model`, in order, with each layer's typical time in context."""
         ...
 
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:

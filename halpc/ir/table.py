@@ -2,7 +2,7 @@
 
 JSON lines, the first of which is the header; every other line is one record and may be appended at any time:
 
-    {"format": "halpc.latency", "version": 1, "device": {"kind": "cpu", …}}
+    {"format": "halpc.latency", "version": 2, "device": {"kind": "cpu", …}}
     {"kernel": "9f2c…", "about": "Conv 3x3 …"}                        what a kernel is, once
     {"kernel": "9f2c…", "widths": [64, 64], "ms": 0.123, "runs": 5}   one sample
     {"structure": "51aa…", "layers": [["Conv_0", "Conv", ["y"], 0.4, ["Conv_0", "Relu_1"]], …]}
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from halpc.errors import OutputError, TableError
 from halpc.ir.latency import Device, LayerTime
-from halpc.ir.tablefile import append_lines, as_line, check_writable, header_record, read_header, whole_lines
+from halpc.ir.tablefile import VERSION, append_lines, as_line, check_writable, header_record, read_header, whole_lines
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measured point of a kernel: `ms` is the minimum of `runs` runs at `widths`."""
+    """One measured point of a kernel: `ms` is the mean of `runs` measurements at `widths`, a typical run each."""
 
     widths: tuple[int, ...]
     ms: float
@@ -66,9 +66,9 @@ class NetworkSample:
     Attributes:
         network: key of the model and its groups.
         widths: width of every group.
-        ms: end-to-end minimum.
-        layers: minimum time of each named part, in ms; the rest of `ms` belongs to no part.
-        runs: how many runs the minimum is over.
+        ms: of a typical run, end to end.
+        layers: typical time of each named part, in ms; the rest of `ms` belongs to no part.
+        runs: how many runs that is of.
     """
 
     network: str
@@ -201,7 +201,7 @@ class LatencyTable:
         )
 
     def merge(self, other: LatencyTable) -> int:
-        """Add what `other` has and this lacks or has slower; how many samples that were.
+        """Add what `other` has and this lacks; how many samples that were.
 
         Raises:
             TableError: the other table is of another device.
@@ -212,7 +212,7 @@ class LatencyTable:
             (Signature(other._about[key]), sample)
             for key, samples in other._kernels.items()
             for widths, sample in samples.items()
-            if widths not in (mine := self._kernels.get(key, {})) or sample.ms < mine[widths].ms
+            if widths not in self._kernels.get(key, {})
         ]
         for signature, sample in news:
             self.append(signature, [sample])
@@ -290,7 +290,7 @@ class LatencyTable:
             if samples and len(next(iter(samples))) != len(sample.widths):
                 raise ValueError(f"{len(sample.widths)} widths where other samples have {len(next(iter(samples)))}")
             known = samples.get(sample.widths)
-            samples[sample.widths] = sample if known is None else _faster(known, sample)
+            samples[sample.widths] = sample if known is None else _together(known, sample)
         elif "structure" in record:
             self._structures[str(record["structure"])] = _structure(record)
         else:
@@ -307,7 +307,7 @@ def cache_path(device: Device, environ: Mapping[str, str]) -> Path:
     home = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
     folder = Path(environ["HALPC_CACHE"]) if environ.get("HALPC_CACHE") else home / "halpc"
     slug = re.sub(r"[^a-z0-9]+", "-", f"{device.backend} {device.name} {device.precision}".lower()).strip("-")
-    return folder / "tables" / f"{slug}-{device.key}.jsonl"
+    return folder / "tables" / f"{slug}-{device.key}.v{VERSION}.jsonl"
 
 
 def _judge_device(path: Path, differences: list[str], accepted: bool) -> None:
@@ -361,5 +361,6 @@ def _network(record: Mapping[str, object]) -> NetworkSample:
     )
 
 
-def _faster(a: Sample, b: Sample) -> Sample:
-    return Sample(a.widths, min(a.ms, b.ms), a.runs + b.runs)
+def _together(a: Sample, b: Sample) -> Sample:
+    runs = a.runs + b.runs
+    return Sample(a.widths, (a.ms * a.runs + b.ms * b.runs) / runs, runs)

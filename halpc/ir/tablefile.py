@@ -24,7 +24,7 @@ except ImportError:  # a system without POSIX locks: appending is still whole li
 log = logging.getLogger(__name__)
 
 FORMAT: Final = "halpc.latency"
-VERSION: Final = 1
+VERSION: Final = 2
 _PREFIX: Final = f'{{"format": "{FORMAT}", "version": '
 
 

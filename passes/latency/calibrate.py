@@ -7,7 +7,8 @@ it for what the runtime puts in between. So each kernel's cost in context is fit
 
 over the networks, `b` being drawn to what kernels of the same signature have, the others to zero. `c` may be negative:
 part of what a kernel takes alone is the runtime's, not its own. The whole network's latency is the sum over its
-kernels and what no width changes, to a power near one, since large networks find less of themselves in the caches.
+kernels and what no width changes, plus a share of what is beyond a knee: a network that does not fit the caches any
+more finds less of itself there from one run to the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, nnls
+from scipy.optimize import lsq_linear
 
 from halpc.ir.cost import CostModel
 from halpc.ir.dims import Dim, leaves, width
@@ -36,24 +37,24 @@ from passes.widths import grids
 log = logging.getLogger(__name__)
 
 LOWEST: Final = 0.2
+_SPAN, _OWN = 1.2, 0.6  # how far the widths of mixes follow the network's level, and the group's own
 _JITTER: Final = 0.15
-_PRIOR: Final = 0.7  # weight of "as its kind" beside one network's
+_PRIOR: Final = 1.0  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
-_FACTOR_PRIOR: Final = 0.2
 _LEAST_FACTOR: Final = 0.05  # kernels count, also where the networks' times do not follow their sum
-_POWER_PRIOR: Final = 0.1
-_LEAST_SPREAD: Final = 1e-3
+_LEAST_REST: Final = -0.3  # the lowest fixed part, as a share of a mean network
+_KNEES: Final = np.linspace(0.1, 0.8, 15)  # of the largest sum
+_PRIOR_LINE: Final = (1e-3, 0.02, 0.03)  # against a factor, a fixed part and a knee, in errors of one network
+_LEAST_ERROR: Final = 0.01  # no network's error counts for more than the others' where all are this small
+_OUTLIER: Final = 3.0  # times the median error
 _OVERHEAD: Final = 0.7  # c is at least minus this share of the least time seen
 _LEAST_WEIGHED: Final = 0.2
 _REWEIGHTINGS: Final = 10
 
 
 def network_key(model: Model, coupling: Coupling) -> str:
-    """Names a model by what its latency depends on: nodes, shapes and groups, not the values of its weights.
-
-    And by what is measured of it, so that a table of other times is not taken for one of these.
-    """
-    digest = hashlib.sha256(b"typical_ms")
+    """Names a model by what its latency depends on: nodes, shapes and groups, not the values of its weights."""
+    digest = hashlib.sha256()
     for node in model.twin.nodes:
         shapes = [(t.name, list(t.shape or ())) for t in node.outputs]
         digest.update(repr((node.name, node.op, shapes)).encode())
@@ -65,8 +66,8 @@ def network_key(model: Model, coupling: Coupling) -> str:
 def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[str, int]]:
     """`count` width mixes: the whole network, then random ones that cover small and large networks alike.
 
-    Half of a group's width follows the network's own level, so that small networks occur, and half a level of its
-    own from a Latin hypercube, so that every group is seen at every level and no two groups move together.
+    A group's width follows the network's own level, from next to the narrowest to next to the whole, and a level of
+    its own from a Latin hypercube, so that every group is seen at every level and no two groups move together.
     """
     rng = np.random.default_rng(seed)
     free, grid = coupling.free(), grids(coupling, align)
@@ -77,8 +78,8 @@ def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[st
         mix: dict[str, int] = {}
         for i, (name, group) in enumerate(free.items()):
             own = np.random.default_rng((seed, i)).permutation(strata)[index]
-            share = LOWEST + (1 - LOWEST) * (overall + own) / 2
-            mix[name] = _aligned(share * group.size, grid[name], group.size)
+            share = min(1.0, max(0.0, _SPAN * (overall - 0.5) + _OWN * (own - 0.5) + 0.5))
+            mix[name] = _aligned((LOWEST + (1 - LOWEST) * share) * group.size, grid[name], group.size)
         found.append(mix)
     return [{name: group.size for name, group in free.items()}, *found][:count]
 
@@ -167,17 +168,18 @@ class Calibrated:
     Attributes:
         charges: one per kernel.
         fixed: what no width changes, in ms.
-        scale, power: of their sum.
+        scale, knee, more: of their sum (`halpc.ir.cost`).
     """
 
     charges: tuple[Charge, ...]
     fixed: float
     scale: float
-    power: float
+    knee: float
+    more: float
 
     def cost(self, steps: Mapping[str, int]) -> CostModel:
         """As a cost model in ms."""
-        return CostModel("latency", UNITS["latency"], self.fixed, self.charges, steps, self.scale, self.power)
+        return CostModel("latency", UNITS["latency"], self.fixed, self.charges, steps, self.scale, self.knee, self.more)
 
 
 def calibrate(
@@ -202,9 +204,9 @@ def calibrate(
     )
     sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
     totals = np.array([n.ms for n in networks])
-    factor, rest = _line(sums, totals)
-    scale, power = _power(sums + rest / factor, totals)
-    return Calibrated(charges, fixed + rest / factor, scale, power)
+    factor, rest, knee, more = _bent_line(sums, totals)
+    moved = rest / factor
+    return Calibrated(charges, fixed + moved, factor, knee + moved, more)
 
 
 def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
@@ -216,11 +218,10 @@ def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
     if not (sums > 0).all():
         return list(networks)
     totals = np.array([n.ms for n in networks])
-    factor, rest = _line(sums, totals)
-    implied = np.maximum(totals - rest, totals / 2) / factor
+    level = totals / sums
     return [
-        replace(n, layers={name: ms * level for name, ms in n.layers.items()})
-        for n, level in zip(networks, implied / sums, strict=True)
+        replace(n, layers={name: ms * each for name, ms in n.layers.items()})
+        for n, each in zip(networks, level, strict=True)
     ]
 
 
@@ -304,33 +305,28 @@ def _product(dims: Sequence[Dim], networks: Sequence[NetworkSample]) -> NDArray[
     return _over(networks, lambda widths: math.prod((width(dim, widths) for dim in dims), start=1.0))
 
 
-def _line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
-    """Factor and fixed part: totals ≈ factor · sums + fixed, by relative errors, robustly, the factor near one."""
-    weight = 1 / totals
-    trust = np.ones_like(totals)
-    factor, fixed = 1.0, 0.0
-    for _ in range(_REWEIGHTINGS):
-        rows = np.column_stack([sums, np.full_like(sums, totals.mean())]) * (weight * trust)[:, None]
-        prior = [[_FACTOR_PRIOR, 0.0]]
-        solution, _ = nnls(np.vstack([rows, prior]), np.append(totals * weight * trust, _FACTOR_PRIOR))
-        factor, fixed = max(float(solution[0]), _LEAST_FACTOR), float(solution[1] * totals.mean())
-        errors = np.abs((factor * sums + fixed) / totals - 1)
-        trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
-    return factor, fixed
+def _bent_line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Factor, fixed part, knee and more: totals ≈ factor · (sums + more · max(0, sums - knee)) + fixed."""
+    fits = [_line(sums, totals, knee * float(sums.max())) for knee in _KNEES]
+    _, factor, rest, knee, steeper = min(fits)
+    return factor, rest, knee, steeper / factor
 
 
-def _power(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float]:
-    """Scale and power: totals ≈ scale · sums ** power, by relative errors, robustly, the power near one."""
-    sums = np.maximum(sums, 1e-9)
-    middle = float(np.log(sums).mean())
-    log, wanted = np.log(sums) - middle, np.log(totals / sums)
-    if np.ptp(log) < _LEAST_SPREAD:
-        return float(np.exp(np.median(wanted))), 1.0
+def _line(
+    sums: NDArray[np.float64], totals: NDArray[np.float64], knee: float
+) -> tuple[float, float, float, float, float]:
+    """Error, factor, fixed part, `knee` and the slope it adds, by relative errors, robustly."""
+    mean, most = float(totals.mean()), float(max(sums.max(), 1e-9))
+    beyond = np.maximum(0.0, sums - knee)
+    columns = np.column_stack([sums / most, np.ones_like(sums), beyond / (most - knee)]) * (mean / totals)[:, None]
     trust = np.ones_like(totals)
-    more, level = 0.0, 0.0
+    least = (_LEAST_FACTOR, _LEAST_REST, 0.0)
     for _ in range(_REWEIGHTINGS):
-        rows = np.vstack([np.column_stack([log, np.ones_like(log)]) * trust[:, None], [_POWER_PRIOR, 0.0]])
-        more, level = np.linalg.lstsq(rows, np.append(wanted * trust, 0.0), rcond=None)[0]
-        errors = np.abs(wanted - more * log - level)
-        trust = np.sqrt(1 / np.maximum(1.0, errors / max(0.01, float(np.median(errors)))))
-    return float(np.exp(level - more * middle)), 1 + float(more)
+        rows = np.vstack([columns * trust[:, None], np.diag(_PRIOR_LINE)])
+        solution = lsq_linear(rows, np.append(trust, np.zeros(3)), (least, np.inf)).x
+        errors = np.abs(columns @ solution - 1)
+        usual = max(_LEAST_ERROR, float(np.median(errors)))
+        trust = np.sqrt(1 / np.maximum(1.0, errors / usual))
+    factor, rest, steeper = solution * mean / np.array([most, 1.0, most - knee])
+    error = float(np.square(np.minimum(errors, _OUTLIER * usual)).sum())
+    return error, float(factor), float(rest), knee, float(steeper)

@@ -20,13 +20,13 @@ GROUPS = [f"g{i}" for i in range(6)]
 FULL = dict.fromkeys(GROUPS, 64)
 
 
-def model(scale: float = 1.0, power: float = 1.0) -> CostModel:
+def model(scale: float = 1.0, more: float = 0.0) -> CostModel:
     """A chain: each charge is shared by two neighbours."""
     leaf = {name: Leaf(name, 64) for name in GROUPS}
     charges = tuple(
         Charge(f"c{i}", (leaf[a], leaf[b]), Proportional(1e-3)) for i, (a, b) in enumerate(pairwise(GROUPS))
     )
-    return CostModel("latency", "ms", 0.5, charges, scale=scale, power=power)
+    return CostModel("latency", "ms", 0.5, charges, scale=scale, knee=4.0, more=more)
 
 
 def trial(widths: Mapping[str, int], share: float, noise: float = 0.001, predicted: float = 1.0) -> Trial:
@@ -41,7 +41,7 @@ def narrowed(**widths: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, math.inf])
 def test_one_measured_choice_is_one_factor_on_the_model(noise: float) -> None:
-    cost, there = model(power=1.05), narrowed(g2=32, g4=16)
+    cost, there = model(more=0.2), narrowed(g2=32, g4=16)
     assert expected(cost, [trial(FULL, 1.3, noise)], there) == pytest.approx(1.3 * cost.at(there) / cost.at(FULL))
 
 

@@ -53,7 +53,7 @@ DAMAGE: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
     "negative": (changed(r'"ms": ', '"ms": -'), ("line", "ms is -")),
     "zero": (changed(r'"ms": [0-9.e-]+', '"ms": 0'), ("line", "ms is 0")),
     "cut in the middle": (lambda text: text[: len(text) // 2] + "\n" + text[len(text) // 2 :], ("line", "damaged")),
-    "of another version": (changed('"version": 1', '"version": 9'), ("version 9",)),
+    "of another version": (changed('"version": 2', '"version": 9'), ("version 9",)),
     "a header alone": (lambda text: text.partition("\n")[0] + "\n", ("does not fit the model", "halpc profile")),
     "empty": (lambda text: "", ("is empty", "halpc profile")),
     "no table": (lambda text: "\x08\x07onnx", ("is not a latency table",)),
