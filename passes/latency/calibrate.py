@@ -5,10 +5,9 @@ it for what the runtime puts in between. So each kernel's cost in context is fit
 
     b · (cost alone) + v · (size of its result) + w · (product of its axes, the size of its weights) + c
 
-over the networks, `b` being drawn to what kernels of the same signature have, the others to zero. `c` may be negative:
-part of what a kernel takes alone is the runtime's, not its own. The whole network's latency is the sum over its
-kernels and what no width changes, plus a share of what is beyond a knee: a network that does not fit the caches any
-more finds less of itself there from one run to the next.
+over the networks, all of them at least zero, `b` being drawn to what kernels of the same signature have, the others to
+zero. The whole network's latency is the sum over its kernels and what no width changes, plus a share of what is beyond
+a knee: a network that does not fit the caches any more finds less of itself there from one run to the next.
 """
 
 from __future__ import annotations
@@ -42,12 +41,10 @@ _JITTER: Final = 0.15
 _PRIOR: Final = 1.0  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
 _LEAST_FACTOR: Final = 0.05  # kernels count, also where the networks' times do not follow their sum
-_LEAST_REST: Final = -0.3  # the lowest fixed part, as a share of a mean network
 _KNEES: Final = np.linspace(0.1, 0.8, 15)  # of the largest sum
 _PRIOR_LINE: Final = (1e-3, 0.02, 0.03)  # against a factor, a fixed part and a knee, in errors of one network
 _LEAST_ERROR: Final = 0.01  # no network's error counts for more than the others' where all are this small
 _OUTLIER: Final = 3.0  # times the median error
-_OVERHEAD: Final = 0.7  # c is at least minus this share of the least time seen
 _LEAST_WEIGHED: Final = 0.2
 _REWEIGHTINGS: Final = 10
 
@@ -295,8 +292,7 @@ def _fit(
     priors = np.diag([_PRIOR, _PRIOR_REST, _PRIOR_REST, _PRIOR_REST])
     drawn_to = [_PRIOR * prior * typical / scale if cost is not None else 0.0, 0.0, 0.0, 0.0]
     rows, target = np.vstack([columns * weight[:, None], priors]), np.append(times[good] / scale * weight, drawn_to)
-    least = (0.0, 0.0, 0.0, -_OVERHEAD * float(times[good].min()) / scale)
-    b, v, w, c = scale * lsq_linear(rows, target, (least, np.inf)).x
+    b, v, w, c = scale * lsq_linear(rows, target, (0.0, np.inf)).x
     return InContext(cost, len(kernel.axes), factors, float(b / typical), float(v / most), float(w / largest), float(c))
 
 
@@ -320,7 +316,7 @@ def _line(
     beyond = np.maximum(0.0, sums - knee)
     columns = np.column_stack([sums / most, np.ones_like(sums), beyond / (most - knee)]) * (mean / totals)[:, None]
     trust = np.ones_like(totals)
-    least = (_LEAST_FACTOR, _LEAST_REST, 0.0)
+    least = (_LEAST_FACTOR, 0.0, 0.0)
     for _ in range(_REWEIGHTINGS):
         rows = np.vstack([columns * trust[:, None], np.diag(_PRIOR_LINE)])
         solution = lsq_linear(rows, np.append(trust, np.zeros(3)), (least, np.inf)).x
