@@ -36,6 +36,7 @@ from passes.loading.whole import check_numbers
 from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
+from passes.recovery.integers import opened, with_opened
 from passes.recovery.uses import uses_of
 from passes.replay import in_the_files_words
 from passes.score import (
@@ -220,9 +221,9 @@ def _scored(job: Job) -> Saliency:
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:
     """Importance from the activations on the calibration inputs."""
-    model = proto_of(job.model.graph, job.model.header)
+    model = opened(proto_of(job.model.graph, job.model.header))
     sizes = {name: group.size for name, group in job.coupling.free().items()}
-    uses = uses_of(model, job.coupling.axes, sizes)
+    uses = uses_of(model, with_opened(job.coupling.axes, model), sizes)
 
     def progress(done: int, total: int, name: str) -> None:
         job.progress("score", done, total)

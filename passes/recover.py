@@ -9,8 +9,9 @@ keep the refit at all are decided per layer on inputs that the fit did not see.
 Memory: two frontiers (`passes/recovery/segments.py`), each at most half of `memory_bytes` unless the inputs are larger,
 and about five square matrices of the layer's unknowns in float64. Nothing is written to disk.
 
-Half-precision models are recovered in float32 and written back in their own types; what is kept, and the errors that
-are reported, are of the weights as they are stored.
+Half-precision models are recovered in float32 and written back in their own types, operators that compute in integers
+as DequantizeLinear, the plain operator and QuantizeLinear; what is kept, and the errors that are reported, are of the
+weights as they are stored.
 
 Source: He, Zhang and Sun 2017 (arXiv 1707.06168, least-squares reconstruction); Luo et al. 2017 (ThiNet,
 arXiv 1707.06342); Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
@@ -33,6 +34,7 @@ from passes.calibration import Calibration
 from passes.recovery.censored import Rows, refine
 from passes.recovery.constants import Constants
 from passes.recovery.gram import Moments, Normal
+from passes.recovery.integers import closed, opened
 from passes.recovery.layers import Keep, Layer
 from passes.recovery.plan import Task, plan_recovery
 from passes.recovery.samples import Samples, row_limit
@@ -157,17 +159,19 @@ def recover(
     if chosen.mode != "off":
         check_count(calibration)
     half = is_half(slim)
-    whole, before_it, calibration = (
-        (widened(original), widened(slim), widened_inputs(calibration)) if half else (original, slim, calibration)
-    )
+    whole, real = opened(original), opened(slim)
+    before_it = real
+    if half:
+        whole, before_it, calibration = widened(whole), widened(real), widened_inputs(calibration)
     model = onnx.ModelProto()
     model.CopyFrom(before_it)
     samples = Samples.split(calibration, held_share=chosen.held_share, batch=chosen.batch, seed=chosen.seed)
     reports: list[LayerReport] = []
     if chosen.mode != "off":
         reports = list(_sweep(whole, model, keep, samples, chosen, progress))
-    model = narrowed(model, slim) if half else model
+    model = narrowed(model, real) if half else model
     after_it = widened(model) if half else model
+    model = model if real is slim else closed(model, slim)
     before, after = _output_errors(whole, [before_it, after_it], samples.held, chosen)
     if not after <= before:
         model, after = slim, before

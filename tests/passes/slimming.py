@@ -19,8 +19,8 @@ def cut(model: onnx.ModelProto, keep: Mapping[str, Mapping[int, NDArray[np.int64
         value = numpy_helper.to_array(item)
         for axis, kept in keep.get(item.name, {}).items():
             value = np.take(value, kept, axis=axis)
-        item.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), item.name))
-    widths = {item.name: item.dims[0] for item in slim.graph.initializer}
+        item.CopyFrom(numpy_helper.from_array(np.asarray(value, order="C"), item.name))
+    widths = {item.name: item.dims[0] for item in slim.graph.initializer if item.dims}
     for node in slim.graph.node:
         for attribute in node.attribute:
             if attribute.name == "group" and attribute.i > 1 and 0 in keep.get(node.input[1], {}):

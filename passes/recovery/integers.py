@@ -1,0 +1,158 @@
+"""Operators that compute in integers as what they stand for: DequantizeLinear, the plain operator, QuantizeLinear.
+
+    QLinearConv, QLinearMatMul, QGemm, QLinearAdd, QLinearMul        with scales that are constants
+
+So recovery and scores see layers with weights on a grid (`passes/recovery/grids.py`). Initializers keep their names,
+and what is stored in them; their values go back by name.
+
+Source: ONNX operators QLinearConv and QLinearMatMul;
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+LEAST_OPSET = 13  # from which on DequantizeLinear takes a scale per channel
+Value = TypeVar("Value")
+
+
+def opened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that computes in real numbers what `model` computes in integers; `model` itself where it does not."""
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    writer = _Writer({item.name: item for item in model.graph.initializer})
+    nodes = [list(writer.opened(node)) if opset >= LEAST_OPSET else [node] for node in model.graph.node]
+    if all(len(each) == 1 for each in nodes):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(node for each in nodes for node in each)
+    result.graph.initializer.extend(writer.made)
+    return result
+
+
+def closed(real: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the values of its opened copy `real`, and with the biases that were added there."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    values = {item.name: item for item in real.graph.initializer}
+    for item in result.graph.initializer:
+        item.CopyFrom(values.pop(item.name))
+    plain = {(node.op_type, node.output[0]): node for node in real.graph.node}
+    for node in result.graph.node:
+        changed = plain.get((node.op_type, node.output[0]), node).input
+        result.graph.initializer.extend(values.pop(name) for name in changed[len(node.input) :] if name in values)
+        node.input.extend(changed[len(node.input) :])
+    return result
+
+
+def with_opened(known: Mapping[tuple[str, int], Value], real: onnx.ModelProto) -> dict[tuple[str, int], Value]:
+    """What is known per tensor and axis, also of the real numbers behind tensors of integers in an opened model."""
+    by_tensor: dict[str, dict[int, Value]] = {}
+    for (tensor, axis), value in known.items():
+        by_tensor.setdefault(tensor, {})[axis] = value
+    found = dict(known)
+    for node in real.graph.node:
+        ends = {"DequantizeLinear": (node.input[0], node.output[0]), "QuantizeLinear": (node.output[0], node.input[0])}
+        source, name = ends.get(node.op_type, ("", ""))
+        found.update({(name, axis): v for axis, v in by_tensor.get(source, {}).items() if (name, axis) not in found})
+    return found
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Attributes:
+    constants: initializers of the model.
+    made: those that it lacks.
+    """
+
+    constants: Mapping[str, onnx.TensorProto]
+    made: list[onnx.TensorProto] = field(default_factory=list)
+
+    def opened(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        """The nodes that `node` stands for; itself where it is none of these, or a scale is no constant."""
+        where = _OPERANDS.get(node.op_type)
+        if where is None or not self._is_plain(node, where):
+            yield node
+            return
+        operands = [(_at(node, i), _at(node, i + 1), _at(node, i + 2)) for i in where.operands]
+        names = [f"{node.output[0]}.real{i}" for i in range(len(operands))]
+        flags = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        outputs_first = node.op_type == "QLinearConv" or bool(flags.get("transB", 0))
+        per_channel = self._value(operands[1][1]).size > 1
+        yield _dequantized(operands[0], names[0], None)
+        yield _dequantized(operands[1], names[1], (0 if outputs_first else -1) if per_channel else None)
+        bias = _at(node, where.bias) if where.bias else ""
+        if bias:
+            step = np.float32(flags.get("alpha", 1.0)) * self._value(operands[0][1]) * self._value(operands[1][1])
+            scale = numpy_helper.from_array(step.astype(np.float32), f"{node.output[0]}.step")
+            self.made.append(scale)
+            names.append(f"{node.output[0]}.bias")
+            yield _dequantized((bias, scale.name, ""), names[-1], 0)
+        step_name = _at(node, where.result)
+        result = f"{node.output[0]}.real" if step_name else node.output[0]
+        plain = helper.make_node(where.plain, names, [result], node.name)
+        plain.attribute.extend(node.attribute)
+        yield plain
+        if step_name:
+            inputs = [result, step_name, *filter(None, [_at(node, where.result + 1)])]
+            yield helper.make_node("QuantizeLinear", inputs, [node.output[0]])
+
+    def _is_plain(self, node: onnx.NodeProto, where: _Operands) -> bool:
+        """Whether scales and zero points are constants, one each but for a weight's."""
+        names = {i: name for i in where.parameters if (name := _at(node, i))}
+        if not all(name in self.constants for name in names.values()):
+            return False
+        weighted = where.operands[1] if where.plain not in ("Add", "Mul") else len(node.input)
+        return all(self._value(name).size == 1 for i, name in names.items() if i not in (weighted + 1, weighted + 2))
+
+    def _value(self, name: str) -> NDArray[Any]:
+        return np.asarray(numpy_helper.to_array(self.constants[name]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """Where an operator's inputs are: an operand is followed by its scale and zero point.
+
+    Attributes:
+        plain: the operator on real numbers.
+        operands: both of them.
+        result: the result's scale, followed by its zero point.
+        bias: 0 for none.
+    """
+
+    plain: str
+    operands: tuple[int, int]
+    result: int
+    bias: int = 0
+
+    @property
+    def parameters(self) -> tuple[int, ...]:
+        """Scales and zero points."""
+        return tuple(i + k for i in (*self.operands, self.result - 1) for k in (1, 2))
+
+
+_OPERANDS = {
+    "QLinearConv": _Operands("Conv", (0, 3), 6, bias=8),
+    "QLinearMatMul": _Operands("MatMul", (0, 3), 6),
+    "QGemm": _Operands("Gemm", (0, 3), 7, bias=6),
+    "QLinearAdd": _Operands("Add", (0, 3), 6),
+    "QLinearMul": _Operands("Mul", (0, 3), 6),
+}
+
+
+def _at(node: onnx.NodeProto, index: int) -> str:
+    return node.input[index] if index < len(node.input) else ""
+
+
+def _dequantized(operand: tuple[str, str, str], name: str, axis: int | None) -> onnx.NodeProto:
+    inputs = list(operand) if operand[2] else list(operand[:2])
+    return helper.make_node("DequantizeLinear", inputs, [name], **({} if axis is None else {"axis": axis}))
