@@ -6,8 +6,9 @@ it for what the runtime puts in between. So each kernel's cost in context is fit
     b · (cost alone) + v · (size of its result) + w · (product of its axes, the size of its weights) + c
 
 over the networks, all of them at least zero, `b` being drawn to what kernels of the same signature have, the others to
-zero. The whole network's latency is the sum over its kernels and what no width changes, plus a share of what is beyond
-a knee: a network that does not fit the caches any more finds less of itself there from one run to the next.
+zero. Without channels a kernel takes nothing. The whole network's latency is the sum over its kernels and what no width
+changes, plus a share of what is beyond a knee: a network that does not fit the caches any more finds less of itself
+there from one run to the next.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _JITTER: Final = 0.15
 _PRIOR: Final = 1.0  # weight of "as its kind" beside one network's
 _PRIOR_REST: Final = 0.3
 _LEAST_FACTOR: Final = 0.05  # kernels count, also where the networks' times do not follow their sum
-_KNEES: Final = np.linspace(0.1, 0.8, 15)  # of the largest sum
-_PRIOR_LINE: Final = (1e-3, 0.02, 0.03)  # against a factor, a fixed part and a knee, in errors of one network
+_KNEES: Final = np.linspace(0, 60, 12)  # percentiles of the networks' sums, so that many are beyond
+_PRIOR_LINE: Final = (1e-3, 0.02, 0.1)  # against a factor, a fixed part and a knee, in errors of one network
 _LEAST_ERROR: Final = 0.01  # no network's error counts for more than the others' where all are this small
 _OUTLIER: Final = 3.0  # times the median error
 _LEAST_WEIGHED: Final = 0.2
@@ -123,7 +124,7 @@ def _aligned(size: float, grid: int, most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class InContext:
-    """One kernel's cost in its network: `b · alone + v · volume + w · product of its axes + c`, in ms.
+    """One kernel's cost in its network: `b · alone + v · volume + w · product of its axes + c` in ms; 0 at width 0.
 
     Attributes:
         alone: the kernel's own surface, or None where it was not measured alone.
@@ -155,6 +156,8 @@ class InContext:
             for size in widths[: self.axes]:
                 product = product * np.asarray(size, dtype=np.float64)
             result = result + self.w * product
+        for size in widths[: self.axes]:
+            result = np.where(np.asarray(size) > 0, result, 0.0)
         return np.asarray(result, dtype=np.float64)
 
 
@@ -193,12 +196,9 @@ def calibrate(
     alone = {k.name: _alone(k, surfaces, networks) for k in kernels}
     shared = _shared(kernels, alone, networks)
     costs = [_fit(k, surfaces.get(k.signature.key), alone[k.name], shared, networks) for k in kernels]
-    fixed = sum(cost.c for cost in costs) + _unmoved(kernels, networks)
-    charges = tuple(
-        Charge(k.name, _charged_axes(k) if c.v else k.axes, replace(c, c=0.0))
-        for k, c in zip(kernels, costs, strict=True)
-        if c.b or c.v or c.w
-    )
+    moving = [(k, cost) for k, cost in zip(kernels, costs, strict=True) if cost.b or cost.v or cost.w]
+    charges = tuple(Charge(k.name, _charged_axes(k) if cost.v else k.axes, cost) for k, cost in moving)
+    fixed = sum(cost.c for cost in costs) - sum(cost.c for _, cost in moving) + _unmoved(kernels, networks)
     sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
     totals = np.array([n.ms for n in networks])
     factor, rest, knee, more = _bent_line(sums, totals)
@@ -303,7 +303,7 @@ def _product(dims: Sequence[Dim], networks: Sequence[NetworkSample]) -> NDArray[
 
 def _bent_line(sums: NDArray[np.float64], totals: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Factor, fixed part, knee and more: totals ≈ factor · (sums + more · max(0, sums - knee)) + fixed."""
-    fits = [_line(sums, totals, knee * float(sums.max())) for knee in _KNEES]
+    fits = [_line(sums, totals, knee) for knee in np.percentile(sums, _KNEES).tolist()]
     _, factor, rest, knee, steeper = min(fits)
     return factor, rest, knee, steeper / factor
 
@@ -313,8 +313,9 @@ def _line(
 ) -> tuple[float, float, float, float, float]:
     """Error, factor, fixed part, `knee` and the slope it adds, by relative errors, robustly."""
     mean, most = float(totals.mean()), float(max(sums.max(), 1e-9))
-    beyond = np.maximum(0.0, sums - knee)
-    columns = np.column_stack([sums / most, np.ones_like(sums), beyond / (most - knee)]) * (mean / totals)[:, None]
+    rest = max(most - knee, 1e-3 * most)
+    columns = np.column_stack([sums / most, np.ones_like(sums), np.maximum(0.0, sums - knee) / rest])
+    columns *= (mean / totals)[:, None]
     trust = np.ones_like(totals)
     least = (_LEAST_FACTOR, 0.0, 0.0)
     for _ in range(_REWEIGHTINGS):
@@ -323,6 +324,6 @@ def _line(
         errors = np.abs(columns @ solution - 1)
         usual = max(_LEAST_ERROR, float(np.median(errors)))
         trust = np.sqrt(1 / np.maximum(1.0, errors / usual))
-    factor, rest, steeper = solution * mean / np.array([most, 1.0, most - knee])
+    factor, fixed, steeper = solution * mean / np.array([most, 1.0, rest])
     error = float(np.square(np.minimum(errors, _OUTLIER * usual)).sum())
-    return error, float(factor), float(rest), knee, float(steeper)
+    return error, float(factor), float(fixed), knee, float(steeper)
