@@ -54,6 +54,7 @@ _LEAST_SECONDS: Final = 0.3
 _RUNS: Final = 30
 _REFERENCES: Final = 8
 _LEAST_REFERENCE_MS: Final = 0.01
+_SPEEDS: Final = (0.1, 10.0)  # beyond which something else is wrong with what tells the machine's speed
 _TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
 
 
@@ -283,7 +284,7 @@ class _Run:
             models = [kernels[s].model(self.coupling, w) for s, w in (*batch, *known)]
             times = self.profiler.kernels(models)
             slower = np.divide(times[len(batch) :], list(known.values()))
-            speed = float(np.median(slower)) if known else 1.0
+            speed = float(np.clip(np.median(slower), *_SPEEDS)) if known else 1.0
             log.debug("%s: %d at %.3f of the table's times", stage, len(batch), speed)
             found: dict[Signature, list[Sample]] = {}
             for (signature, widths), ms in zip(batch, times[: len(batch)] / speed, strict=True):

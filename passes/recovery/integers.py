@@ -84,7 +84,7 @@ class _Writer:
             yield node
             return
         operands = [(_at(node, i), _at(node, i + 1), _at(node, i + 2)) for i in where.operands]
-        names = [f"{node.output[0]}.real{i}" for i in range(len(operands))]
+        names = [f"{node.output[0]}.halpc_real{i}" for i in range(len(operands))]
         flags = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         outputs_first = node.op_type == "QLinearConv" or bool(flags.get("transB", 0))
         per_channel = self._value(operands[1][1]).size > 1
@@ -93,12 +93,12 @@ class _Writer:
         bias = _at(node, where.bias) if where.bias else ""
         if bias:
             step = np.float32(flags.get("alpha", 1.0)) * self._value(operands[0][1]) * self._value(operands[1][1])
-            scale = numpy_helper.from_array(step.astype(np.float32), f"{node.output[0]}.step")
+            scale = numpy_helper.from_array(step.astype(np.float32), f"{node.output[0]}.halpc_step")
             self.made.append(scale)
-            names.append(f"{node.output[0]}.bias")
+            names.append(f"{node.output[0]}.halpc_bias")
             yield _dequantized((bias, scale.name, ""), names[-1], 0)
         step_name = _at(node, where.result)
-        result = f"{node.output[0]}.real" if step_name else node.output[0]
+        result = f"{node.output[0]}.halpc_real" if step_name else node.output[0]
         plain = helper.make_node(where.plain, names, [result], node.name)
         plain.attribute.extend(node.attribute)
         yield plain
@@ -107,12 +107,19 @@ class _Writer:
             yield helper.make_node("QuantizeLinear", inputs, [node.output[0]])
 
     def _is_plain(self, node: onnx.NodeProto, where: _Operands) -> bool:
-        """Whether scales and zero points are constants, one each but for a weight's."""
-        names = {i: name for i in where.parameters if (name := _at(node, i))}
-        if not all(name in self.constants for name in names.values()):
+        """Whether scales are float32 constants, one each but for a weight's, and zero points of their shape."""
+        names = [_at(node, i) for i in where.parameters]
+        if not all(name in self.constants for name in names if name):
             return False
-        weighted = where.operands[1] if where.plain not in ("Add", "Mul") else len(node.input)
-        return all(self._value(name).size == 1 for i, name in names.items() if i not in (weighted + 1, weighted + 2))
+        values = [self._value(name) if name else None for name in names]
+        weighted = where.plain not in ("Add", "Mul")
+        for number, (scale, point) in enumerate(zip(values[::2], values[1::2], strict=True)):
+            if scale is None:
+                continue
+            known = scale.dtype == np.float32 and (scale.size == 1 or (weighted and number == 1))
+            if not known or (point is None and number == 2) or (point is not None and point.shape != scale.shape):
+                return False
+        return values[0] is not None and values[2] is not None
 
     def _value(self, name: str) -> NDArray[Any]:
         return np.asarray(numpy_helper.to_array(self.constants[name]))
@@ -137,7 +144,7 @@ class _Operands:
     @property
     def parameters(self) -> tuple[int, ...]:
         """Scales and zero points."""
-        return tuple(i + k for i in (*self.operands, self.result - 1) for k in (1, 2))
+        return (*(i + k for i in self.operands for k in (1, 2)), self.result, self.result + 1)
 
 
 _OPERANDS = {

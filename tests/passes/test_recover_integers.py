@@ -101,6 +101,17 @@ def test_an_operator_whose_parameters_are_computed_stays_closed(name: str) -> No
     assert np.abs(outputs(model, x) - outputs(opened(model), x)).max() < 0.03 * np.ptp(outputs(model, x))
 
 
+def test_what_dequantize_linear_cannot_say_stays_closed() -> None:
+    model = network()
+    add = next(node for node in model.graph.node if node.op_type == "QLinearAdd")
+    add.input[7] = ""
+    for item in model.graph.initializer:
+        if item.name == "b_z":  # one zero point for a scale per channel
+            item.CopyFrom(numpy_helper.from_array(np.int8(0).reshape(()), "b_z"))
+    left = [node.op_type for node in opened(model).graph.node if node.op_type.startswith("QLinear")]
+    assert left == ["QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool"]
+
+
 @pytest.mark.parametrize("mode", ["refit", "bias"])
 def test_layers_that_compute_in_integers_are_refitted_and_stay_what_they_are(mode: str) -> None:
     model, keep = network(), {"a": {0: KEPT}, "a_s": {0: KEPT}, "a_z": {0: KEPT}, "a_b": {0: KEPT}, "b": {1: KEPT}}
