@@ -94,6 +94,12 @@ class Evidence:
         return math.log(self.high / self.low) / 2 if self.low > 0 else math.inf
 
     @property
+    def factor_to_sure(self) -> float:
+        """How many times as many calls would make it surely within the budget, as far as it is known now."""
+        distance = -math.log(self.share)
+        return (self.noise / distance) ** 2 if distance > FINE else math.inf
+
+    @property
     def decided(self) -> bool:
         """Whether more measuring would change nothing: the interval is narrow beside its distance to the budget."""
         distance = abs(math.log(self.share))

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 0.125  # of interleaved measuring per model and call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a choice
+LONGER = 3.0  # times as long where a choice is then expected to be surely within the budget
 BESIDE = 0.1  # the first choice this close to the budget is measured beside all later ones
 
 
@@ -102,20 +103,26 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
     Args:
         key: what the model is known by; where it is known already to meet the budget, a few calls that agree do.
         companion: an earlier choice, if there is one.
+
+    One more choice would cost as much time as to make sure of this one, and be as noisy.
     """
     budget = job.options.budget("latency")
     assert budget is not None
     beside = {name: model for name, model in companion.items() if name != key}
     known = any(key in call.models for call in job.calls)
-    calls, deadline = 0, time.monotonic() + PATIENCE_S
+    calls, started = 0, time.monotonic()
     while True:
         models = [job.baseline, job.small, *beside.values()]
         first, *others = job.profiler.compare(models, seconds=SECONDS * len(models))
         job.calls.append(Call(first, dict(zip([key, *beside], others, strict=True))))
         calls += 1
         found = weigh(job.calls, budget, job.options.percentile)
-        enough = found[key].decided or (found[key].sure and known) or calls >= MOST_CALLS
-        if calls >= LEAST_CALLS and (enough or time.monotonic() > deadline):
+        if calls < LEAST_CALLS:
+            continue
+        if found[key].decided or (found[key].sure and known):
+            return found
+        spent = max(calls / MOST_CALLS, (time.monotonic() - started) / PATIENCE_S)
+        if spent >= 1 and (found[key].sure or spent * found[key].factor_to_sure > LONGER):
             return found
 
 
