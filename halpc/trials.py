@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 SECONDS = 0.125  # of interleaved measuring per model and call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a choice
 LONGER = 3.0  # times as long where a choice is then expected to be surely within the budget
-CLEARLY = 0.6  # of the calls would have done where no more are made: no stopping at the first moment that looks well
 BESIDE = 0.1  # the first choice this close to the budget is measured beside all later ones
 
 
@@ -123,8 +122,7 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
         if found[key].decided or (found[key].sure and known):
             return found
         spent = max(calls / MOST_CALLS, (time.monotonic() - started) / PATIENCE_S)
-        needed = found[key].factor_to_sure
-        if spent >= 1 and (needed <= CLEARLY or spent * needed > LONGER):
+        if spent >= 1 and spent * max(found[key].factor_to_sure, 1.0) > LONGER:
             return found
 
 
