@@ -103,8 +103,6 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
     Args:
         key: what the model is known by; where it is known already to meet the budget, a few calls that agree do.
         companion: an earlier choice, if there is one.
-
-    One more choice would cost as much time as to make sure of this one, and be as noisy.
     """
     budget = job.options.budget("latency")
     assert budget is not None
@@ -121,6 +119,7 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
             continue
         if found[key].decided or (found[key].sure and known):
             return found
+        # One more choice would cost as much time as to make sure of a nearly sure one, and be as noisy.
         spent = max(calls / MOST_CALLS, (time.monotonic() - started) / PATIENCE_S)
         if spent >= 1 and spent * max(found[key].factor_to_sure, 1.0) > LONGER:
             return found

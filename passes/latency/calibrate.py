@@ -141,6 +141,11 @@ class InContext:
     w: float
     c: float
 
+    @property
+    def moves(self) -> bool:
+        """Whether it depends on how wide its axes are."""
+        return bool(self.b or self.v or self.w)
+
     def __call__(self, *widths: Any) -> NDArray[np.float64]:
         """Cost in ms: float64 of the widths' broadcast shape."""
         result: Any = np.full(np.broadcast_shapes(*(np.shape(w) for w in widths)), self.c)
@@ -166,7 +171,7 @@ class Calibrated:
     """Every kernel in context, and how they add up.
 
     Attributes:
-        charges: one per kernel.
+        charges: one per kernel that widths change.
         fixed: what no width changes, in ms.
         scale, knee, more: of their sum (`halpc.ir.cost`).
     """
@@ -196,9 +201,12 @@ def calibrate(
     alone = {k.name: _alone(k, surfaces, networks) for k in kernels}
     shared = _shared(kernels, alone, networks)
     costs = [_fit(k, surfaces.get(k.signature.key), alone[k.name], shared, networks) for k in kernels]
-    moving = [(k, cost) for k, cost in zip(kernels, costs, strict=True) if cost.b or cost.v or cost.w]
-    charges = tuple(Charge(k.name, _charged_axes(k) if cost.v else k.axes, cost) for k, cost in moving)
-    fixed = sum(cost.c for cost in costs) - sum(cost.c for _, cost in moving) + _unmoved(kernels, networks)
+    charges = tuple(
+        Charge(k.name, _charged_axes(k) if cost.v else k.axes, cost)
+        for k, cost in zip(kernels, costs, strict=True)
+        if cost.moves
+    )
+    fixed = sum(cost.c for cost in costs if not cost.moves) + _unmoved(kernels, networks)
     sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
     totals = np.array([n.ms for n in networks])
     factor, rest, knee, more = _bent_line(sums, totals)
@@ -207,7 +215,7 @@ def calibrate(
 
 
 def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
-    """Layer times scaled by how far each network's sum is off what its end-to-end time, taken with more care, implies.
+    """Layer times scaled so that each network's add up to its end-to-end time, which was taken with more care.
 
     Layers are measured network by network, so that a machine that is slow for a second spoils one of them.
     """
@@ -215,10 +223,9 @@ def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:
     if not (sums > 0).all():
         return list(networks)
     totals = np.array([n.ms for n in networks])
-    level = totals / sums
     return [
-        replace(n, layers={name: ms * each for name, ms in n.layers.items()})
-        for n, each in zip(networks, level, strict=True)
+        replace(n, layers={name: ms * level for name, ms in n.layers.items()})
+        for n, level in zip(networks, totals / sums, strict=True)
     ]
 
 
