@@ -31,6 +31,7 @@ from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms, spell_
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False)
+NO_GAP = 1e-8  # what a proof leaves to rounding
 SHOWN = 40  # groups listed on the terminal
 
 
@@ -120,6 +121,12 @@ def _share(after: float, before: float) -> str:
     return f"{after / max(before, 1):.1%}"
 
 
+def _optimality(report: Report) -> str:
+    if report.gap is None:
+        return "no certificate"
+    return f"at most {report.gap:.4%} below the optimum" if report.gap > NO_GAP else "the optimum, as is proven"
+
+
 def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield ""
     for resource, limit in report.budget.items():
@@ -128,8 +135,7 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     if predicted is not None and measured is not None:
         rounds = f"after {len(report.rounds) - 1} round(s)"
         yield f"predicted   {spell_ms(predicted)}, measured {spell_ms(measured)} {rounds}"
-    gap = "no certificate" if report.gap is None else f"at most {report.gap:.4%} below the optimum ({report.solver})"
-    yield f"importance  {report.importance_kept:.1%} kept, {gap}"
+    yield f"importance  {report.importance_kept:.1%} kept, {_optimality(report)} ({report.solver})"
     if report.prices:
         yield f"price paid  λ = {', '.join(spell_price(r, p) for r, p in report.prices.items())} (importance)"
     error, noise = report.verification["max_relative_error"], report.verification["tolerance"]

@@ -145,6 +145,39 @@ class _Planner:
             self.near[v].discard(v)
 
 
+@dataclass(frozen=True, slots=True)
+class Elimination:
+    """A finished run: `best`, the greatest sum (−inf when every choice is forbidden), and all that was `held`.
+
+    `held` has one table per scope of the plan: what went in, then the messages in the order of the buckets.
+    """
+
+    best: float
+    held: tuple[Floats, ...]
+
+
+def eliminate(
+    order: Plan,
+    factors: Sequence[Floats],
+    links: Sequence[Link],
+    sizes: Sequence[int],
+    lookups: Sequence[Ints | None],
+) -> Elimination:
+    """Every bucket of the plan, for `factors` (one per scope of the plan's inputs); `lookups` are those of the plan."""
+    held = list(factors)
+    best = 0.0
+    for bucket, where in zip(order.buckets, lookups, strict=True):
+        inputs = inputs_of(bucket, order, held, links, sizes)
+        if where is None:
+            message = _maximum(bucket, inputs, sizes)
+        else:
+            message = _substitute(bucket, links[bucket.link or 0], where, inputs, sizes)
+        held.append(message)
+        if not bucket.scope:
+            best += float(message)
+    return Elimination(best, tuple(held))
+
+
 def maximise(
     order: Plan,
     factors: Sequence[Floats],
@@ -152,23 +185,17 @@ def maximise(
     sizes: Sequence[int],
     lookups: Sequence[Ints | None],
 ) -> tuple[float, Ints]:
-    """The greatest sum of `factors` (one per scope of the plan's inputs) and where: position per variable.
+    """The greatest sum of `factors` and where: position per variable, meaningless when every choice is forbidden."""
+    done = eliminate(order, factors, links, sizes, lookups)
+    return done.best, _backtrack(order, done.held, links, sizes, lookups)
 
-    `lookups` are those of the plan. The position is meaningless when the maximum is −inf (every choice is forbidden).
-    """
-    held = list(factors)
-    total = 0.0
-    for bucket, where in zip(order.buckets, lookups, strict=True):
-        inputs = [(order.scopes[number], held[number]) for number in bucket.inputs]
-        inputs += [(_ascending(links[number]), _dense(links[number], sizes)) for number in bucket.dense]
-        if where is None:
-            message = _maximum(bucket, inputs, sizes)
-        else:
-            message = _substitute(bucket, links[bucket.link or 0], where, inputs, sizes)
-        held.append(message)
-        if not bucket.scope:
-            total += float(message)
-    return total, _backtrack(order, held, links, sizes, lookups)
+
+def inputs_of(
+    bucket: Bucket, order: Plan, held: Sequence[Floats], links: Sequence[Link], sizes: Sequence[int]
+) -> list[tuple[Scope, Floats]]:
+    """All that meets in a bucket: factors and messages, and further links on its variable as tables of 0 and −inf."""
+    inputs = [(order.scopes[number], held[number]) for number in bucket.inputs]
+    return inputs + [(_ascending(links[number]), _dense(links[number], sizes)) for number in bucket.dense]
 
 
 def lookups(order: Plan, links: Sequence[Link], sizes: Sequence[int]) -> list[Ints | None]:
@@ -200,7 +227,8 @@ def _lookup(link: Link, variable: int, sizes: Sequence[int]) -> Ints:
     return where
 
 
-def _others(link: Link, variable: int) -> tuple[int, int]:
+def others(link: Link, variable: int) -> tuple[int, int]:
+    """The two other variables of a link, in its order."""
     first, second = (v for v in link.scope if v != variable)
     return first, second
 
@@ -236,7 +264,7 @@ def _substitute(
 ) -> Floats:
     """The message of a variable that its link determines: every factor looked up where the link points."""
     scope = bucket.scope
-    pair = _others(link, bucket.variable)
+    pair = others(link, bucket.variable)
     if pair[0] > pair[1]:
         where = where.T
     there = _shaped(np.ascontiguousarray(where), pair, scope, sizes)
@@ -262,13 +290,11 @@ def _backtrack(
     position = np.zeros(len(sizes), dtype=np.int64)
     for bucket, where in zip(reversed(order.buckets), reversed(tied), strict=True):
         if where is not None and bucket.link is not None:
-            first, second = _others(links[bucket.link], bucket.variable)
+            first, second = others(links[bucket.link], bucket.variable)
             position[bucket.variable] = where[position[first], position[second]]
             continue
         line = np.zeros(sizes[bucket.variable])
-        inputs = [(order.scopes[number], held[number]) for number in bucket.inputs]
-        inputs += [(_ascending(links[number]), _dense(links[number], sizes)) for number in bucket.dense]
-        for scope, array in inputs:
+        for scope, array in inputs_of(bucket, order, held, links, sizes):
             line = line + array[tuple(slice(None) if v == bucket.variable else position[v] for v in scope)]
         position[bucket.variable] = int(np.argmax(line))
     return position
@@ -284,11 +310,20 @@ class Eliminator:
     def __call__(self, prices: Floats, weight: float = 1.0) -> Answer:
         """The maximum (−inf when all is forbidden) and where."""
         model = self.model
-        unary = [value * weight for value in model.values]
-        unary += [np.zeros(n) for n in model.sizes[len(unary) :]]
-        tables = [reward(table.costs, table.forbidden, prices) for table in model.tables]
-        best, position = maximise(self.order, [*unary, *tables], model.links, model.sizes, self.lookups)
+        factors = self._factors(prices, weight)
+        best, position = maximise(self.order, factors, model.links, model.sizes, self.lookups)
         return Answer(best, position[: len(model.values)])
+
+    def run(self, prices: Floats) -> Elimination:
+        """All tables and messages at `prices`."""
+        return eliminate(self.order, self._factors(prices, 1.0), self.model.links, self.model.sizes, self.lookups)
+
+    def _factors(self, prices: Floats, weight: float) -> list[Floats]:
+        """In the order of the plan's scopes: values per group, zeros per sum or product, the model's tables."""
+        model = self.model
+        values = [value * weight for value in model.values]
+        values += [np.zeros(n) for n in model.sizes[len(values) :]]
+        return values + [reward(table.costs, table.forbidden, prices) for table in model.tables]
 
 
 def reward(costs: Mapping[int, Floats], forbidden: NDArray[np.bool_] | None, prices: Floats) -> Floats:

@@ -29,8 +29,8 @@ class Limits:
     seconds: float = 30.0
 
 
-def exact_dual(problem: Problem, limits: Limits) -> Dual:
-    """The dual whose bound is that of the problem itself.
+def exact_dual(problem: Problem, limits: Limits) -> tuple[Dual, Eliminator]:
+    """The dual whose bound is that of the problem itself, and its oracle.
 
     Raises:
         TooLargeError: tables or elimination outgrow `limits`.
@@ -38,7 +38,7 @@ def exact_dual(problem: Problem, limits: Limits) -> Dual:
     drawn, order = best_plan(problem, limits)
     model = tabulate(drawn)
     oracle = Eliminator(model, order)
-    return Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds)
+    return Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds), oracle
 
 
 def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:

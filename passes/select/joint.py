@@ -4,6 +4,7 @@
     2. floors    the least each resource can cost: the budget is infeasible below it
     3. dual      prices per resource whose unconstrained best lies at the limit (`dual`); the certificate
     4. fill      the best choices met on the way, completed by local moves (`fill`)
+    5. search    what is still open between the two, by branch and bound (`branch`)
 
 Where the tables outgrow `Limits`, `relax` takes the place of the exact model; its bound still holds.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from halpc.errors import InfeasibleError, UsageError
 from halpc.ir.problem import Problem, Resource, Selection, Widths
+from passes.select.branch import close
 from passes.select.dual import Dual, Visit, hull, position_of, visited, widths_at
 from passes.select.entangled import cheapest_met, relaxed, unbounded
 from passes.select.exact import Limits, exact_dual
@@ -26,8 +28,8 @@ from passes.select.fill import fill
 from passes.select.outcome import selection
 
 EXACT = "an upper bound on what any choice within the limits keeps (Lagrangian dual, eliminated exactly)"
-GOOD = 5e-5  # relative gap at which no further start is tried
-STARTS = 6  # choices met on the way that the fill starts from
+SEARCHED = EXACT.replace("exactly", "exactly, and branch and bound")
+STARTS = 6  # choices met on the way that the fill starts from, until it leads to one within the limits
 
 
 def joint(problem: Problem, limits: Limits | None = None, near: Widths | None = None) -> Selection:
@@ -44,13 +46,15 @@ def joint(problem: Problem, limits: Limits | None = None, near: Widths | None = 
     started = time.perf_counter()
     limits = limits or Limits()
     try:
-        dual = exact_dual(problem, limits)
+        dual, oracle = exact_dual(problem, limits)
     except TooLargeError:
         return _joint_relaxed(problem, limits, started, near)
     _check_floors(problem, dual)
     dual.minimise()
-    best = _nearby(problem, near, dual.prices, dual.bound, limits) or _primal(problem, dual, limits)
-    return _certified(problem, best, dual.bound, dual.prices, EXACT, started)
+    if nearby := _nearby(problem, near, dual.prices, dual.bound, limits):
+        return _certified(problem, nearby, dual.bound, dual.prices, EXACT, started)
+    best, bound = close(dual, oracle, _primal(problem, dual, limits), limits.entries // 2)
+    return _certified(problem, best, bound, dual.prices, SEARCHED if bound < dual.bound else EXACT, started)
 
 
 def _certified(problem: Problem, best: Visit, bound: float, prices: Floats, means: str, started: float) -> Selection:
@@ -95,7 +99,7 @@ def cheapest(problem: Problem, limits: Limits | None = None) -> dict[str, int]:
     """
     limits = limits or Limits()
     try:
-        dual = exact_dual(problem, limits)
+        dual, _ = exact_dual(problem, limits)
     except TooLargeError:
         return dict(_cheapest_relaxed(problem, limits))
     if not len(dual.active):
@@ -148,7 +152,7 @@ def _primal(problem: Problem, dual: Dual, limits: Limits) -> Visit:
         found = fill(problem, position, prices, bound=dual.bound, deadline=deadline)
         if dual.within(found) and (best is None or found.value > best.value):
             best = found
-        if best is not None and best.value >= dual.bound - GOOD * abs(dual.bound):
+        if best is not None:
             break
     if best is None:
         raise _unmet(problem, min(dual.visits, key=lambda v: _excess(problem, v)[0]))
@@ -189,7 +193,7 @@ def frontier(problem: Problem, *, points: int | None = None, limits: Limits | No
     if len(problem.resources) != 1:
         raise UsageError("the frontier needs exactly one resource")
     resource = problem.resources[0]
-    dual = exact_dual(Problem(problem.choices, (replace(resource, limit=0.0),)), limits or Limits())
+    dual, _ = exact_dual(Problem(problem.choices, (replace(resource, limit=0.0),)), limits or Limits())
     vertices = hull(dual, 0, points or 10_000)
     free = Problem(problem.choices, (replace(resource, limit=np.inf),))
     return [

@@ -24,7 +24,7 @@ def beginning(problem: Problem, limits: Limits, deadline: float) -> tuple[Visit,
         kept = [few(choice, most) for choice in problem.choices]
         thinned = [replace(c, widths=c.widths[k], value=c.value[k]) for c, k in zip(problem.choices, kept, strict=True)]
         try:
-            dual = exact_dual(Problem(tuple(thinned), problem.resources), replace(limits, work=limits.work // 32))
+            dual, _ = exact_dual(Problem(tuple(thinned), problem.resources), replace(limits, work=limits.work // 32))
         except TooLargeError:
             continue
         best = _solved(dual)

@@ -62,14 +62,6 @@ def test_bound_and_budget_hold_on_thousands(seed, resources):
     check(random_problem(seed, groups=6, resources=resources))
 
 
-def test_optimum_is_found_on_nine_of_ten_small_problems():
-    losses = [check(random_problem(seed)) for seed in range(200)]
-    losses = [loss for loss in losses if loss is not None]
-    assert len(losses) > 100
-    assert np.mean(np.array(losses) <= 1e-12) > 0.9
-    assert np.mean(losses) < 0.01
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_highs_agrees_with_bound_and_value(seed):
     problem = random_problem(1000 + seed, groups=12, options=6, resources=1 + seed % 2, compound=False, tight=0.4)
@@ -82,8 +74,8 @@ def test_highs_agrees_with_bound_and_value(seed):
         return
     found = joint(problem)
     assert found.bound >= best - 1e-6 * abs(best)
-    assert found.value <= best + 1e-6 * abs(best)
-    assert found.value >= 0.95 * best
+    assert found.value == pytest.approx(best, rel=1e-6)
+    assert found.gap < 1e-8
 
 
 def test_floor_of_an_infeasible_budget_is_exact_and_named():
@@ -174,10 +166,10 @@ def dense_block(layers, limit_share, width=6):
 
 def test_dense_block_is_a_chain_and_exact():
     small = dense_block(3, 0.5)
-    assert check(small) <= 0.02
+    assert check(small) == 0.0
     large = joint(dense_block(30, 0.5))
     assert "exactly" in large.bound_means
-    assert large.gap < 2e-3
+    assert large.gap < 1e-8
 
 
 def test_heads_times_dims_are_exact():
