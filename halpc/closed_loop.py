@@ -136,8 +136,9 @@ def select_and_measure(job: Job) -> None:
         if share is None:
             break
         found = try_out(job, share)
-        if len(job.trials) == 1 and abs(math.log(found.share / share)) > FAR:
+        if len(job.trials) == 1 and abs(math.log(found.share / share)) > FAR:  # it calibrated, and hardly chose
             job.anchor = widths_of(job)
+            job.spare_rounds += 1
         if found.sure and (found.share >= CLOSE or whole(job)):
             break
     _go_back(job)
@@ -297,11 +298,18 @@ def _choose(
     if narrowest:
         admissible = tuple(map(top_filter_kept, admissible)) if options.solver == "sp-lamp" else admissible
         admissible = tuple(replace(c, widths=c.widths[:1], value=c.value[:1]) for c in admissible)
-    met: list[Mapping[str, int]] = []
-    while not met or _over(job, met[-1]):
+    met: list[Mapping[str, int]] = []  # choices that memory was over its limit at, each at a node not known before
+    prove = job.memory.name not in job.limits
+    while True:
         resources = tuple(r for name, limit in job.limits.items() for r in job.cost(name).resources(limit, met))
-        job.selection = select(Problem(admissible, resources), solver=options.solver, steps=options.steps, near=near)
-        met.append(job.selection.widths)
+        job.selection = select(
+            Problem(admissible, resources), solver=options.solver, steps=options.steps, near=near, prove=prove
+        )
+        over = _over(job, job.selection.widths)
+        if prove and not over:
+            break
+        met += [job.selection.widths] * over
+        prove = not over  # not before all nodes that matter are known
     if narrowest:
         means = "none: these are the narrowest widths, whatever they are worth"
         job.selection = replace(job.selection, bound=math.inf, bound_means=means, prices={})

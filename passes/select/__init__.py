@@ -25,19 +25,21 @@ def select(
     steps: int = 1,
     start: Widths | None = None,
     near: Widths | None = None,
+    prove: bool = True,
 ) -> Selection:
     """Choose widths for `problem`.
 
     Args:
         start: widths that the papers' solvers prune from.
         near: widths that `joint` stays near; the papers' solvers know no such thing.
+        prove: whether `joint` closes the gap that prices and local moves leave, which takes up to ten seconds.
 
     Raises:
         InfeasibleError: no choice fits the limits; the message names the floor.
         UsageError: `solver` is none of `SOLVERS`.
     """
     if solver == "joint":
-        return joint(problem, near=near)
+        return joint(problem, near=near, prove=prove)
     if solver == "halp":
         return halp(problem, steps=steps, start=start)
     if solver == "sp-lamp":
