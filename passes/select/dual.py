@@ -75,7 +75,7 @@ class Dual:
         self.limits = np.array([resource.limit for resource in problem.resources], dtype=np.float64)
         self.constants, self.magnitude = constants, magnitude
         self.active = np.flatnonzero(np.isfinite(self.limits))
-        self.terms = 16 + len(problem.choices) + sum(len(r.charges) for r in problem.resources)
+        self.terms = terms_of(problem)
         self.tolerance = TOLERANCE
         self.bound = np.inf
         self.prices = np.zeros(len(self.limits))
@@ -191,6 +191,11 @@ class Dual:
             return prices, -np.inf
         prices[self.active] = np.maximum(solved.x[:count], 0.0) * box
         return prices, float(solved.x[count]) * scale
+
+
+def terms_of(problem: Problem) -> int:
+    """How many numbers are added up to a Lagrangian value, for bounds on rounding."""
+    return 16 + len(problem.choices) + sum(len(r.charges) for r in problem.resources)
 
 
 def visited(problem: Problem, position: Ints, plane: tuple[float, Floats] | None = None) -> Visit:

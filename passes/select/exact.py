@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from halpc.ir.dims import leaves
 from halpc.ir.problem import Problem
-from passes.select.dual import Dual
+from passes.select.dual import Dual, terms_of
 from passes.select.elimination import Eliminator, Plan, plan
 from passes.select.factors import Sketch, TooLargeError, sketch, tabulate
+from passes.select.parts import in_parts
 
 QUICK = 1 << 20  # additions in one elimination at which no better plan is looked for
 
@@ -38,7 +40,9 @@ def exact_dual(problem: Problem, limits: Limits) -> tuple[Dual, Eliminator]:
     drawn, order = best_plan(problem, limits)
     model = tabulate(drawn)
     oracle = Eliminator(model, order)
-    return Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds), oracle
+    dual = Dual(problem, oracle, model.magnitude, model.constants, time.monotonic() + limits.seconds)
+    dual.terms = max(dual.terms, terms_of(drawn.problem))
+    return dual, oracle
 
 
 def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:
@@ -48,9 +52,9 @@ def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:
         TooLargeError: there is none.
     """
     found: list[tuple[Sketch, Plan]] = []
-    for compound in _compounds(problem):
+    for form, compound in _forms(problem):
         try:
-            drawn = sketch(problem, compound=compound, room=limits.entries)
+            drawn = sketch(form, compound=compound, room=limits.entries)
         except TooLargeError:
             continue
         scopes = list(dict.fromkeys(entry.scope for entry in drawn.entries if entry.scope))
@@ -65,6 +69,14 @@ def best_plan(problem: Problem, limits: Limits) -> tuple[Sketch, Plan]:
     if not found:
         raise TooLargeError("no elimination order fits the memory bound")
     return min(found, key=lambda pair: pair[1].work)
+
+
+def _forms(problem: Problem) -> Iterator[tuple[Problem, int]]:
+    """The problem as it is, then in parts, with every number of groups that a variable may be made of."""
+    yield from ((problem, compound) for compound in _compounds(problem))
+    parts = in_parts(problem)
+    if any(len(a.charges) != len(b.charges) for a, b in zip(parts.resources, problem.resources, strict=True)):
+        yield from ((parts, compound) for compound in _compounds(parts))
 
 
 def _compounds(problem: Problem) -> tuple[int, ...]:
