@@ -31,7 +31,7 @@ from halpc.ir.model import Model
 from halpc.ir.prediction import Prediction, judge
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
-from passes.latency.calibrate import calibrate, mixes, network_key, ramps
+from passes.latency.calibrate import calibrate, mixes, network_key, ramps, without
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 Progress: TypeAlias = Callable[[str, int, int], None]
 NETWORKS: Final = 20
 RAMPED: Final = 6  # one network in so many is narrow early and full late
+LACKING: Final = 6  # and one more that lacks branches, where these may vanish
 HELD_BACK: Final = 12
 _NEGLIGIBLE: Final = 0.002
 _BATCH: Final = 64
@@ -112,7 +113,7 @@ def profile(
         table: samples taken before; grows by what is measured here.
         profiler: measures what is missing; None: nothing is measured.
         grid: axes of weights that will be asked for are multiples of this.
-        networks: how many whole networks to measure in context.
+        networks: how many whole networks to measure in context, some more where branches may vanish.
         vanishing: groups that may have no channels at all.
         progress: called with a stage's name, samples done and samples in all, as far as is known.
 
@@ -125,16 +126,25 @@ def profile(
     kernels = run.kernels()
     run.sample(kernels)
     ramped = networks // RAMPED
-    wanted = [*mixes(coupling, networks - ramped, grid, seed=0), *ramps(coupling, ramped, grid, seed=0)]
+    lacking = networks // LACKING if vanishing else 0
+    wanted = [
+        *mixes(coupling, networks - ramped, grid, seed=0),
+        *ramps(coupling, ramped, grid, seed=0),
+        *without(coupling, vanishing, lacking, grid, seed=0),
+    ]
     samples = run.networks(wanted)
     run.confirm(kernels)
-    surfaces = run.surfaces(kernels)
-    calibrated = calibrate(kernels, surfaces, samples)
-    steps = run.steps(kernels)
-    cost = calibrated.cost(_group_steps(kernels, steps, coupling))
+    surfaces, steps = run.surfaces(kernels), run.steps(kernels)
+
+    def fit(networks: Sequence[NetworkSample]) -> CostModel:
+        def present(cost: CostModel) -> CostModel:
+            return with_vanishing(cost, model.twin, coupling, vanishing, run.clusters, networks)
+
+        return calibrate(kernels, surfaces, networks, present).cost(_group_steps(kernels, steps, coupling))
+
     return Profiled(
-        with_vanishing(cost, model.twin, coupling, vanishing, run.clusters, samples),
-        _left_out(kernels, surfaces, samples),
+        fit(samples),
+        _left_out(fit, samples),
         tuple(samples),
         sum(len(table.lookup(s)) for s in {k.signature for k in kernels}),
         run.measured,
@@ -401,13 +411,13 @@ def _group_steps(
 
 
 def _left_out(
-    kernels: Sequence[Kernel], surfaces: Mapping[str, Surface], networks: Sequence[NetworkSample], folds: int = 5
+    fit: Callable[[Sequence[NetworkSample]], CostModel], networks: Sequence[NetworkSample], folds: int = 5
 ) -> Prediction:
     """Predict each fifth of the networks from the other four."""
     predicted = np.zeros(len(networks))
     for fold in range(min(folds, len(networks))):
         train = [n for i, n in enumerate(networks) if i % folds != fold] or list(networks)
-        fitted = calibrate(kernels, surfaces, train).cost({})
+        fitted = fit(train)
         for i in range(fold, len(networks), folds):
             predicted[i] = fitted.at(networks[i].widths)
     return judge(predicted.tolist(), [n.ms for n in networks])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -100,6 +100,14 @@ def ramps(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[st
             for name, share in zip(order, shares, strict=True)
         })  # fmt: skip
     return found
+
+
+def without(coupling: Coupling, vanishing: Collection[str], count: int, align: int, seed: int) -> list[dict[str, int]]:
+    """`count` width mixes that lack branches: some of those that may vanish, then more, at last all of them."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(sorted(vanishing)).tolist()
+    levels = mixes(coupling, count + 1, align, seed + 1)[1:]
+    return [mix | dict.fromkeys(order[: math.ceil(len(order) * (i + 1) / count)], 0) for i, mix in enumerate(levels)]
 
 
 def _positions(coupling: Coupling) -> dict[str, int]:
@@ -188,7 +196,10 @@ class Calibrated:
 
 
 def calibrate(
-    kernels: Sequence[Kernel], surfaces: Mapping[str, CostFunction], networks: Sequence[NetworkSample]
+    kernels: Sequence[Kernel],
+    surfaces: Mapping[str, CostFunction],
+    networks: Sequence[NetworkSample],
+    present: Callable[[CostModel], CostModel] = lambda cost: cost,
 ) -> Calibrated:
     """Fit kernels and their sum to networks measured in context.
 
@@ -196,6 +207,7 @@ def calibrate(
         kernels: all of the model's.
         surfaces: signature key → cost alone.
         networks: at least one; where they have no times of kernels, the sum alone is fitted.
+        present: charges part of what is fixed to the presence of branches (`passes.latency.vanishing`).
     """
     networks = _levelled(networks)
     alone = {k.name: _alone(k, surfaces, networks) for k in kernels}
@@ -207,11 +219,12 @@ def calibrate(
         if cost.moves
     )
     fixed = sum(cost.c for cost in costs if not cost.moves) + _unmoved(kernels, networks)
-    sums = _over(networks, lambda widths: fixed + sum(charge.at(widths) for charge in charges))
+    cost = present(CostModel("latency", UNITS["latency"], fixed, charges))
+    sums = _over(networks, lambda widths: cost.fixed + sum(charge.at(widths) for charge in cost.charges))
     totals = np.array([n.ms for n in networks])
     factor, rest, knee, more = _bent_line(sums, totals)
     moved = rest / factor
-    return Calibrated(charges, fixed + moved, factor, knee + moved, more)
+    return Calibrated(cost.charges, cost.fixed + moved, factor, knee + moved, more)
 
 
 def _levelled(networks: Sequence[NetworkSample]) -> list[NetworkSample]:

@@ -53,7 +53,7 @@ def with_vanishing(
         networks: measured in context; where none has times of kernels, nothing is known of branches.
     """
     timed = [network for network in networks if network.layers]
-    if not timed:
+    if not timed or not vanishing:
         return cost
     charges = {charge.name: charge for charge in cost.charges}
     gone = {name: dead_without(graph, coupling.groups[name]) for name in vanishing}
@@ -73,10 +73,11 @@ def with_vanishing(
 
 
 def _constant(kernel: str, charges: Mapping[str, Charge], networks: Sequence[NetworkSample]) -> float:
-    """What a kernel took beyond what is charged to its widths, in ms: the median over the networks."""
+    """What a kernel took beyond what is charged to its widths, in ms: the median over the networks that have it."""
     charge = charges.get(kernel)
     rest = [
-        network.layers.get(kernel, 0.0) - (0.0 if charge is None else float(charge.at(network.widths)))
+        network.layers[kernel] - (0.0 if charge is None else float(charge.at(network.widths)))
         for network in networks
+        if kernel in network.layers
     ]
-    return float(np.median(rest))
+    return float(np.median(rest)) if rest else 0.0

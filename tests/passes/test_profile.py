@@ -19,9 +19,14 @@ from halpc.ir.model import Model
 from halpc.ir.profiler import Feeds
 from halpc.ir.profiler import Model as Measured
 from halpc.ir.table import LatencyTable, Signature
+from passes.couple import couple
 from passes.latency.calibrate import mixes, network_key, ramps
+from passes.load import load
 from passes.profile import held_back, profile
+from passes.vanish import vanishable
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
+from tests.small import model as made
+from tests.small import saved, weights
 
 DEVICE = Device("cpu", "Made up", "fake", "1", "cpu")
 OVERHEAD_MS = 0.05
@@ -131,6 +136,37 @@ def test_the_cost_of_a_device_is_found_again(tmp_path: Path, text: str, layered:
     assert seen.p90_error < 0.03
     assert seen.r2 > 0.95
     assert profiled.fit.median_error < 0.03
+
+
+def test_what_a_network_takes_without_branches_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(saved(tmp_path, residual(6)))
+    coupling = couple(model.twin)
+    gone = vanishable(model, coupling)
+    assert len(gone) == 6
+    widths = [{g: 0 if i < count else 48 for i, g in enumerate(gone)} for count in (3, 6)]
+    taken = np.array([device_ms((model, coupling), w) for w in widths])
+    table = LatencyTable(DEVICE)
+    cost = profile(model, coupling, table, MadeUp(), vanishing=gone).cost
+    lacking = [n for n in table.networks(network_key(model, coupling)) if 0 in n.widths.values()]
+    assert [list(n.widths.values()).count(0) for n in lacking] == [2, 4, 6]
+    off = np.abs([cost.at(w) for w in widths] / taken - 1)
+    assert off[0] < 0.15
+    assert off[1] < 0.02
+    monkeypatch.setattr(passes.profile, "LACKING", 100)
+    guess = profile(model, coupling, LatencyTable(DEVICE), MadeUp(), vanishing=gone).cost
+    assert (np.abs([guess.at(w) for w in widths] / taken - 1) > off).all()
+
+
+def residual(blocks: int) -> onnx.ModelProto:
+    """Blocks y = x + conv(relu(conv(x))), of 32 channels outside and 48 inside."""
+    text, shapes, stream = "", {}, "x"
+    for i in range(blocks):
+        text += f"a{i} = Conv <kernel_shape = [1, 1]> ({stream}, u{i}) b{i} = Relu (a{i})"
+        text += f" c{i} = Conv <kernel_shape = [1, 1]> (b{i}, v{i}) y{i} = Add (c{i}, {stream})\n"
+        shapes |= {f"u{i}": (48, 32, 1, 1), f"v{i}": (32, 48, 1, 1)}
+        stream = f"y{i}"
+    head = '<ir_version: 9, opset_import: ["" : 17]> net (float[1, 32, 8, 8] x)'
+    return made(f"{head} => (float[1, 32, 8, 8] {stream}) {{ {text} }}", weights(shapes))
 
 
 def test_the_staircase_of_the_device_becomes_the_groups_step(chain: tuple[Model, Coupling]) -> None:
