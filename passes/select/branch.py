@@ -20,13 +20,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from passes.select.dual import Dual, Visit, visited
 from passes.select.elimination import Bucket, Elimination, Eliminator, inputs_of, others
 from passes.select.factors import Floats, Ints
 from passes.select.fill import fill
+
+Positions: TypeAlias = NDArray[np.int32]
 
 BEAMS = (1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16)  # partial choices held at most, in one search after the other
 ROOM = 4  # times as many as are held before the most promising are picked
@@ -82,13 +86,13 @@ class _Partial:
     """Choices of which some variables are chosen.
 
     Attributes:
-        at: int64[n, variables], 0 where nothing is chosen yet.
+        at: int32[n, variables], positions, 0 where nothing is chosen yet.
         bounds: float64[prices, n], no completion is worth more within the limits.
         value: float64[n], of the groups chosen.
         costs: float64[resources, n], of the tables whose variables are all chosen.
     """
 
-    at: Ints
+    at: Positions
     bounds: Floats
     value: Floats
     costs: Floats
@@ -106,6 +110,10 @@ class _Partial:
             np.concatenate([self.at, other.at]), np.concatenate([self.bounds, other.bounds], axis=1),
             np.concatenate([self.value, other.value]), np.concatenate([self.costs, other.costs], axis=1),
         )  # fmt: skip
+
+    def groups(self, count: int) -> Ints:
+        """Positions of the first `count` variables, the groups: int64[n, count]."""
+        return self.at[:, :count].astype(np.int64)
 
     @property
     def bound(self) -> Floats:
@@ -155,7 +163,7 @@ class _Search:
     def run(self, best: Visit, beam: int, deadline: float) -> tuple[Visit, float]:
         """The best choice found, and the greatest bound of what was dropped (−inf where nothing was)."""
         enough, dropped = _enough(best), -np.inf
-        at = np.zeros((1, len(self.model.sizes)), dtype=np.int64)
+        at = np.zeros((1, len(self.model.sizes)), dtype=np.int32)
         partial = _Partial(at, self.start[:, None], np.zeros(1), self.dual.constants[:, None])
         for number, still_open in zip(self.sequence, self.open, strict=True):
             before, partial = partial, partial.take(np.arange(0))
@@ -175,8 +183,8 @@ class _Search:
 
     def _filled(self, partial: _Partial, best: Visit, deadline: float) -> Visit:
         """The best that local moves make of it and of the most promising: the next search has less to look at."""
-        most = partial.at[np.argsort(-partial.bound, kind="stable")[: FILLED - 1], : len(self.model.values)]
-        for start in (best.position, *most):
+        most = partial.take(np.argsort(-partial.bound, kind="stable")[: FILLED - 1])
+        for start in (best.position, *most.groups(len(best.position))):
             found = fill(self.dual.problem, start, self.dual.prices, bound=np.inf, deadline=deadline)
             if self.dual.within(found) and found.value > best.value:
                 best = visited(self.dual.problem, found.position)
@@ -256,9 +264,10 @@ class _Search:
         """
         active, missed = self.dual.active, -np.inf
         room = self.dual.limits[active] + CLOSED * self.model.magnitude[1:][active]
+        groups = partial.groups(len(best.position))
         inside = np.flatnonzero(np.all(partial.costs[active] <= room[:, None], axis=0))
         for number in inside[np.argsort(-partial.value[inside], kind="stable")]:
-            found = visited(self.dual.problem, partial.at[number, : len(self.model.values)])
+            found = visited(self.dual.problem, groups[number])
             if found.value <= best.value:
                 break
             if self.dual.within(found):
@@ -267,7 +276,7 @@ class _Search:
         return best, missed
 
 
-def _regret(bucket: Bucket, line: list[tuple[tuple[int, ...], Floats]], at: Ints, size: int) -> Floats:
+def _regret(bucket: Bucket, line: list[tuple[tuple[int, ...], Floats]], at: Positions, size: int) -> Floats:
     """How much less than the most each width of the bucket's variable leads to: float64[n, widths], at most 0."""
     total, every = np.zeros((len(at), size)), np.arange(size)
     for scope, array in line:

@@ -118,8 +118,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         "",
         f"- compiled: {len(done)} of {len(rows)}; equal to the masked original: {len(sound(done))} of {len(done)}",
         f"- at most 60% of their MACs: {len(small(done))}",
-        f"- selection proven optimal for its MACs: {sum(r['gap'] <= PROVEN for r in done)} of {len(done)}; the others are"
-        f" at most {max((r['gap'] for r in done), default=0.0):.2%} below the optimum",
+        f"- selection proven optimal for its MACs: {sum(r['gap'] <= PROVEN for r in done)} of {len(done)};"
+        f" the others are at most {max((r['gap'] for r in done), default=0.0):.2%} below the optimum",
         f"- weighted layers that stay whole without a reason: {sum(r['unexplained'] for r in sound(done))}",
         f"- with open axes and compared at several input sizes: {len(several)}",
         f"- couple: median {couple[len(couple) // 2]:.2f} s,"
