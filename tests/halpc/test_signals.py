@@ -22,12 +22,18 @@ raise SystemExit(run())
 PATIENCE_S = 60
 
 
+def _heard() -> None:
+    """Signals do what they do on a terminal, also where the tests run in the background of a script."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_is_130_and_leaves_nothing(name: str, tmp_path: Path) -> None:
     saved(tmp_path)
     command = [sys.executable, "-c", WAITING, "compile", "model.onnx", "--macs", "50%", "-o", "out"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                          env={"PYTHONPATH": ":".join(sys.path)}) as run:  # fmt: skip
+                          env={"PYTHONPATH": ":".join(sys.path)}, preexec_fn=_heard) as run:  # fmt: skip
         deadline = time.monotonic() + PATIENCE_S
         while not list(tmp_path.glob(".out-*.tmp")) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
