@@ -73,7 +73,7 @@ class Options:
     recover: Literal["refit", "bias", "off"] = "refit"
     renormalise: bool = False
     percentile: float = 50.0
-    rounds: int = 5
+    rounds: int = 6
     resume: Path | None = None
     dry_run: bool = False
 

@@ -25,6 +25,7 @@ from passes.memory import peak_memory
 from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
 from tests.small import model, saved, weights
 
+LEAST_PERCENT, BUDGETS = 45, 40  # of the baseline; one per seed, so that no choice's luck decides
 WIDTHS = (64, 96, 128, 96, 64, 96, 80, 96)
 
 
@@ -86,8 +87,14 @@ def noted(job: Job) -> bool:
 
 
 def judged(prepared: Job, noise: float, seeds: int, percentile: float = 50.0, drift: float = 0.0) -> dict[str, float]:
-    """Shares of runs: met, met and truly within 3 % below the budget, met but truly over, and over without a note."""
-    found = [outcome(prepared, NoisyDevice(noise, drift, seed), "60%", percentile) for seed in range(seeds)]
+    """Shares of runs: met, met and truly within 3 % below the budget, met but truly over, and over without a note.
+
+    Each run has luck and a budget of its own.
+    """
+    found = [
+        outcome(prepared, NoisyDevice(noise, drift, seed), f"{LEAST_PERCENT + seed % BUDGETS}%", percentile)
+        for seed in range(seeds)
+    ]
     met = np.array([trials.status(job) == "met" for job, _ in found])
     truth = np.array([share for _, share in found])
     silent = np.array([not noted(job) for job, _ in found])
@@ -108,7 +115,7 @@ def test_on_a_quiet_machine_the_budget_is_met_and_used_in_a_few_rounds(prepared:
     job, share = outcome(prepared, NoisyDevice(0.0), budget)
     assert trials.status(job) == "met"
     assert 0.97 <= share <= 1
-    assert len(job.rounds) <= 6 + job.spare_rounds  # five and the last word; one more where the first calibrated
+    assert len(job.rounds) <= job.options.rounds + job.spare_rounds + 1  # the last word
     assert job.spare_rounds <= 1
     assert not noted(job)
 
@@ -120,10 +127,10 @@ def test_it_stops_before_the_last_round_only_where_little_is_left(prepared: Job)
 
 
 def test_on_a_noisy_machine_no_met_is_silently_false(prepared: Job) -> None:
-    found = judged(prepared, 0.05, 5)
+    found = judged(prepared, 0.05, 8)
     assert found["met"] == 1
     assert found["silently false"] == 0
-    assert found["close"] >= 0.8
+    assert found["close"] >= 0.6
 
 
 def test_noise_beyond_what_measuring_longer_mends_is_said(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
