@@ -308,7 +308,8 @@ def _choose(
         over = _over(job, job.selection.widths)
         if prove and not over:
             break
-        met += [job.selection.widths] * over
+        if over:
+            met.append(job.selection.widths)
         prove = not over  # not before all nodes that matter are known
     if narrowest:
         means = "none: these are the narrowest widths, whatever they are worth"

@@ -135,12 +135,13 @@ def profile(
     samples = run.networks(wanted)
     run.confirm(kernels)
     surfaces, steps = run.surfaces(kernels), run.steps(kernels)
+    group_steps = _group_steps(kernels, steps, coupling)
 
     def fit(networks: Sequence[NetworkSample]) -> CostModel:
         def present(cost: CostModel) -> CostModel:
             return with_vanishing(cost, model.twin, coupling, vanishing, run.clusters, networks)
 
-        return calibrate(kernels, surfaces, networks, present).cost(_group_steps(kernels, steps, coupling))
+        return calibrate(kernels, surfaces, networks, present).cost(group_steps)
 
     return Profiled(
         fit(samples),
