@@ -79,6 +79,7 @@ class OnnxRuntimeProfiler:
             raise UsageError(f"no optimisation level is called {optimisation!r}: choose {', '.join(LEVELS)}")
         self._level = getattr(self._ort.GraphOptimizationLevel, LEVELS[optimisation])
         self._device = ort_device.describe(self._ort, provider, self._threads, precision, optimisation)
+        self._told: bool | None = None
 
     @property
     def device(self) -> Device:
@@ -103,17 +104,17 @@ class OnnxRuntimeProfiler:
         Raises:
             BackendError: the provider runs the model but its profiler does not see the kernels.
         """
+        if not self._sees_kernels():
+            raise BackendError(
+                f"{self._provider}: this onnxruntime {self._device.version} was built without CUDA kernel profiling,"
+                " so it cannot tell what each layer takes. Use --profiler tensorrt."
+            )
         with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
             optimised = Path(folder) / "optimised.onnx"
             runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
             empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
             _, counted = _in_turns([runner, empty], repetitions)
             profile, nothing = runner.profile(counted[0]), empty.profile(counted[1])
-            if self._device.kind == "cuda" and not profile.on_device:
-                raise BackendError(
-                    f"{self._provider}: this onnxruntime {self._device.version} was built without CUDA kernel"
-                    " profiling, so it cannot tell what each layer takes. Use --profiler tensorrt."
-                )
             executed = onnx.load(str(optimised), load_external_data=False)
         original = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
         overhead_ms = 0.0
@@ -152,18 +153,30 @@ class OnnxRuntimeProfiler:
         )
 
     def _kernel_batch(self, models: Sequence[onnx.ModelProto], repetitions: int) -> list[float]:
+        told = self._sees_kernels()
         with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
             runners = [
-                _Runner(self, model, profile_in=Path(folder) / str(i))
+                _Runner(self, model, profile_in=Path(folder) / str(i) if told else None)
                 for i, model in enumerate([*models, _empty_model()])
             ]
             walls, counted = _in_turns(runners, repetitions)
+            if not told:
+                return [max((wall - walls[-1]) * 1e3, LEAST_MS) for wall in walls[:-1]]
             *profiles, empty = [runner.profile(runs) for runner, runs in zip(runners, counted, strict=True)]
-        if self._device.kind == "cpu":
-            return [profile.kernel_ms(empty.kernel_ms()) for profile in profiles]
-        if all(profile.on_device for profile in profiles):
-            return [profile.kernel_ms() for profile in profiles]
-        return [max((wall - walls[-1]) * 1e3, LEAST_MS) for wall in walls[:-1]]
+        overhead_ms = 0.0 if empty.on_device else empty.kernel_ms()
+        return [profile.kernel_ms(overhead_ms) for profile in profiles]
+
+    def _sees_kernels(self) -> bool:
+        """Whether its profiler tells what kernels take: on the CPU; on a GPU in builds with CUPTI, no released one."""
+        if self._told is None:
+            self._told = self._device.kind == "cpu" or self._shows_a_kernel()
+        return self._told
+
+    def _shows_a_kernel(self) -> bool:
+        with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
+            runner = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
+            runner.run()
+            return runner.profile([True]).on_device
 
     def session(self, model: Model, *, profile_in: Path | None = None, optimised: Path | None = None) -> Any:
         """An onnxruntime session for `model`, as it will be deployed.
@@ -188,7 +201,8 @@ class OnnxRuntimeProfiler:
             options.add_session_config_entry(f"{external}_min_size_in_bytes", "1024")
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
-            session = self._ort.InferenceSession(source, options, providers=self._providers())
+            # without `enable_fallback=0` onnxruntime goes on on the CPU where a provider fails, and prints so
+            session = self._ort.InferenceSession(source, options, providers=self._providers(), enable_fallback=0)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise BackendError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
         if self._provider not in session.get_providers():
@@ -199,13 +213,15 @@ class OnnxRuntimeProfiler:
         return session
 
     def _providers(self) -> list[Any]:
+        """The provider, then those that take what it has no kernels for."""
         tf32 = "1" if self._device.precision == "tf32" else "0"
-        own: dict[str, Any] = {"CUDAExecutionProvider": {"use_tf32": tf32}}
-        return (
-            list(dict.fromkeys([self._provider, "CPUExecutionProvider"]))
-            if self._provider not in own
-            else [(self._provider, own[self._provider]), "CPUExecutionProvider"]
-        )
+        cuda = ("CUDAExecutionProvider", {"use_tf32": tf32})
+        before: dict[str, list[Any]] = {
+            "CPUExecutionProvider": [],
+            "CUDAExecutionProvider": [cuda],
+            "TensorrtExecutionProvider": ["TensorrtExecutionProvider", cuda],
+        }
+        return [*before.get(self._provider, [self._provider]), "CPUExecutionProvider"]
 
 
 class _Runner:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import logging
 import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import BackendError
 from halpc.ir.latency import Device
+from profilers.cuda import Gpu, probe
+
+log = logging.getLogger(__name__)
 
 _INSTALL: Final = {
     "CPUExecutionProvider": "pip install onnxruntime",
-    "CUDAExecutionProvider": "pip install onnxruntime-gpu, on a machine with an NVIDIA driver",
+    "CUDAExecutionProvider": "in its place, with an NVIDIA driver: pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "TensorrtExecutionProvider": "pip install onnxruntime-gpu and the TensorRT libraries that it wants",
 }
+TF32_SWITCH: Final = "NVIDIA_TF32_OVERRIDE"  # 0: no NVIDIA library computes float32 in TF32
 _VECTOR_UNITS: Final = ("amx_int8", "avx512f", "avx2", "avx", "sve", "asimd")
 
 
@@ -38,7 +48,24 @@ def import_onnxruntime(provider: str) -> Any:
         raise BackendError(
             f"this onnxruntime {onnxruntime.__version__} has no {provider}, only {', '.join(offered)}: {mend}"
         )
+    if provider != "CPUExecutionProvider":
+        _load_libraries(onnxruntime, provider)
     return onnxruntime
+
+
+def _load_libraries(ort: Any, provider: str) -> None:
+    """Libraries that pip installed where no loader looks: CUDA and cuDNN, and TensorRT for its provider.
+
+    What is missing shows when a session is made. Source: onnxruntime, `preload_dlls` (1.21 and later).
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(OSError, RuntimeError):
+        getattr(ort, "preload_dlls", lambda: None)()
+    for line in said.getvalue().splitlines():
+        log.debug("onnxruntime: %s", line)
+    if provider == "TensorrtExecutionProvider":
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")
 
 
 def describe(ort: Any, provider: str, threads: int, precision: str, optimisation: str) -> Device:
@@ -48,9 +75,24 @@ def describe(ort: Any, provider: str, threads: int, precision: str, optimisation
         name, vectors = processor()
         details["vectors"] = vectors
         return Device("cpu", name, "onnxruntime", ort.__version__, provider, precision, threads, details)
-    name, driver = gpu()
-    details["driver"] = driver
-    return Device("cuda", name, "onnxruntime", ort.__version__, provider, precision, threads, details)
+    found = probe(f"onnxruntime's {provider} provider")
+    details |= {"driver": driver_version(), "compute_capability": found.capability}
+    _refuse_tf32_where_it_stays(provider, precision, found)
+    return Device("cuda", found.name, "onnxruntime", ort.__version__, provider, precision, threads, details)
+
+
+def _refuse_tf32_where_it_stays(provider: str, precision: str, found: Gpu) -> None:
+    """onnxruntime's TensorRT provider has no switch for TF32, which is on; only the environment turns it off.
+
+    Raises:
+        BackendError: fp32 was asked for, and would be measured as tf32.
+    """
+    tensor_cores = tuple(map(int, found.capability.split("."))) >= (8, 0)
+    if provider == "tensorrt" and precision == "fp32" and tensor_cores and os.environ.get(TF32_SWITCH) != "0":
+        raise BackendError(
+            f"onnxruntime's tensorrt provider computes float32 in TF32 unless {TF32_SWITCH}=0 is in the environment:"
+            " set it, or choose --precision tf32"
+        )
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
@@ -74,26 +116,33 @@ def cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def gpu() -> tuple[str, str]:
-    """Name and driver version of the first GPU.
-
-    Raises:
-        BackendError: no NVIDIA driver or no GPU.
-    """
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise BackendError(f"no NVIDIA GPU can be used: nvidia-smi failed ({error})") from error
-    name, _, driver = answer.strip().partition("\n")[0].partition(", ")
-    if not name:
-        raise BackendError("no NVIDIA GPU can be used: nvidia-smi lists none")
-    return name, driver
+def driver_version(module: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The NVIDIA driver's version, as nvidia-smi says it, or the kernel's module where there is no nvidia-smi."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+        if answer:
+            return answer[0]
+    with contextlib.suppress(OSError):
+        for word in module.read_text(encoding="utf-8", errors="replace").split():
+            if word[0].isdigit() and "." in word:
+                return word
+    return "unknown"
 
 
 def on_device(values: NDArray[np.generic], on_gpu: bool) -> Any:
-    """An OrtValue that holds `values` where the session wants them."""
+    """An OrtValue that holds `values` where the session wants them.
+
+    numpy has no bfloat16, so on a GPU such values are whatever is in memory: only their time counts.
+    """
     import onnxruntime
 
     place = ("cuda", 0) if on_gpu else ("cpu", 0)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(values), *place)
+    values = np.ascontiguousarray(values)
+    if values.dtype != ml_dtypes.bfloat16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(values, *place)
+    if on_gpu:
+        kind = onnx.TensorProto.BFLOAT16
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(values.shape), kind, *place)
+    bits = values.view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
