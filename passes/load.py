@@ -24,7 +24,7 @@ from passes.loading.counts import recounted
 from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fitting import fitting
 from passes.loading.fold import Knowledge, interpret
-from passes.loading.literal import literalise
+from passes.loading.literal import literalise, settle
 from passes.loading.origins import origins_of
 from passes.loading.recipes import recipes_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
@@ -288,8 +288,7 @@ def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -
         for tensor in list(node.outputs):
             value = _common(tensor.name, known, variants)
             if value is not None and tensor.name not in outputs:
-                tensor.inputs.clear()
-                tensor.to_constant(np.asarray(value, order="C"))
+                settle(tensor, np.asarray(value, order="C"))
     graph.cleanup().toposort()
 
 

@@ -1,4 +1,4 @@
-"""Reshape targets as literals: a target of which only one entry depends on a dynamic axis needs no shape subgraph.
+"""Computed tensors as literals, and Reshape targets: one of which one entry varies needs no shape subgraph.
 
 Entries that equal the operand's own axis become 0 (copy), one other that varies becomes −1. What is left
 keeps its subgraph.
@@ -6,10 +6,22 @@ keeps its subgraph.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from passes.loading.fold import Knowledge, Known
+
+
+def settle(tensor: gs.Tensor, value: np.ndarray[Any, Any]) -> None:
+    """A computed tensor becomes a constant; a node that makes others too goes on making something in its place."""
+    for maker in list(tensor.inputs):
+        if len(maker.outputs) > 1:
+            place = [t is tensor for t in maker.outputs].index(True)
+            maker.outputs[place] = gs.Variable(f"{tensor.name}/unread", tensor.dtype, tensor.shape)
+    tensor.inputs.clear()
+    tensor.to_constant(value)
 
 
 def literalise(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from passes.loading.computed import Computed
 from passes.loading.fold import Knowledge, Known
+from passes.loading.literal import settle
 
 SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
 
@@ -26,8 +27,7 @@ def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.
         if isinstance(tensor, gs.Constant) or fact is None:
             continue
         if fact.value is not None and name not in outputs and tensor.inputs and _is_literal(fact):
-            tensor.inputs.clear()
-            tensor.to_constant(np.ascontiguousarray(fact.value).reshape(fact.shape))
+            settle(tensor, np.ascontiguousarray(fact.value).reshape(fact.shape))
             tensor.__class__ = Computed
             tensor.others = [_value(world, name) for world in variants if not world.partial or name in world.tensors]
         else:

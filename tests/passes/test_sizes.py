@@ -101,6 +101,18 @@ LONG = """long (float[N,1,L] x) => (float[N,2,M] y) {
     }"""
 
 
+PARTED = """parted (float[N,3,H,W] x) => (float[N,2,H,W] y)
+    <int64[1] width = {8}> {
+        a = Conv(x, w)
+        s = Shape(x)
+        n, c, h, t = Split<axis=0>(s)
+        size = Concat<axis=0>(n, width, h, t)
+        e = Expand(b, size)
+        z = Add(a, e)
+        y = Conv(z, v)
+    }"""
+
+
 def halved(folder: Path, text: str, weights: dict[str, tuple[int, ...]]) -> tuple[Model, Plan, onnx.ModelProto]:
     """Every other channel of every free group removed, and verified."""
     path = folder / "model.onnx"
@@ -128,6 +140,13 @@ def test_what_counts_things_found_in_the_data_stays_computed(tmp_path: Path) -> 
         x = np.zeros((1, 3, 6, 6), np.float32)
         x.reshape(-1)[:count] = 1
         assert session.run(None, {"x": x})[0].shape == (count, 4)
+
+
+def test_a_split_of_a_shape_of_which_some_is_constant_keeps_its_places(tmp_path: Path) -> None:
+    _, plan, small = halved(tmp_path, PARTED, {"w": (8, 3, 1, 1), "b": (1, 8, 1, 1), "v": (2, 8, 1, 1)})
+    assert plan.keep["w"][0].size == 4
+    (y,) = session_of(small, optimise=False).run(None, {"x": np.zeros((2, 3, 5, 7), np.float32)})
+    assert y.shape == (2, 2, 5, 7)
 
 
 LEFT_OVER = """left_over (float[1,3,6,6] x) => (float[1,2,h,6] y)
