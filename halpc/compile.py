@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 WRITTEN = ("pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine")
 AGAIN = 2  # times that everything behind the budget is done over
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
+NAMED = 3  # groups that a note names
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
     "l2",
@@ -216,7 +217,14 @@ def _scored(job: Job) -> Saliency:
         parts.append(_score_from_data(job, cast("Kind", kind)))
     elif kind != "auto":
         parts.append(score_from_weights(kind, graph, job.coupling))
-    return parts[0] if len(parts) == 1 else combined(parts)
+    saliency = parts[0] if len(parts) == 1 else combined(parts)
+    if options.importance and saliency.unscored:
+        names = ", ".join(saliency.unscored[:NAMED]) + (", …" if len(saliency.unscored) > NAMED else "")
+        job.note(
+            f"no importance reached {len(saliency.unscored)} of {len(saliency.scores)} groups, which go first"
+            f" ({names}): give theirs, --freeze them, or add a built-in --score"
+        )
+    return saliency
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:

@@ -71,6 +71,9 @@ def _weight_of(node: gs.Node) -> tuple[gs.Constant, int] | None:
     """The node's weight and its output axis; a DequantizeLinear in between is looked through."""
     if node.op == "BatchNormalization":
         return (node.inputs[1], 0) if isinstance(node.inputs[1], gs.Constant) else None
+    if node.op == "Gather" and not node.domain and node.attrs.get("axis", 0) == 0:  # columns of a table looked up
+        table = _through_quantisation(node.inputs[0])
+        return (table, 1) if table is not None and len(table.shape) == 2 else None
     if node.op not in WEIGHTED:
         return None
     if node.op == "Einsum":
@@ -240,8 +243,13 @@ def _checked(path: Path, key: str, values: NDArray[np.generic], length: int) -> 
 
 
 def _norms(layer: Layer, order: int) -> Scores:
-    weights = np.abs(array_of(layer.tensor).astype(np.float64))
-    others = tuple(i for i in range(weights.ndim) if i != layer.axis)
+    return _norm_along(layer.tensor, layer.axis, order)
+
+
+def _norm_along(tensor: gs.Constant, axis: int, order: int) -> Scores:
+    """float64[size of the axis]: norm over the other axes."""
+    weights = np.abs(array_of(tensor).astype(np.float64))
+    others = tuple(i for i in range(weights.ndim) if i != axis)
     return np.asarray(weights.sum(axis=others) if order == 1 else np.sqrt((weights**2).sum(axis=others)))
 
 
@@ -253,7 +261,8 @@ def _relative(scores: Scores) -> Scores:
 def score_from_weights(kind: str, graph: gs.Graph, coupling: Coupling) -> Saliency:
     """Built-in scores: `l1` or `l2` norms of the filters, `bn` scales, `sp-lamp`.
 
-    Norms are divided by their layer's mean. `bn` falls back on l2 where a group has no BatchNormalization.
+    Norms are divided by their layer's mean. `bn` falls back on l2 where a group has no BatchNormalization. Groups that
+    no layer produces (the columns of a table that is looked up) are judged by the other weights made of them.
 
     Raises:
         SaliencyError: `bn` was asked for and the model has no BatchNormalization.
@@ -266,11 +275,30 @@ def score_from_weights(kind: str, graph: gs.Graph, coupling: Coupling) -> Salien
         scored = _gather(chosen, coupling, "BatchNormalization scales")
         return _fill(scored, score_from_weights("l2", graph, coupling))
     weighted = [layer for layer in table if layer.op != "BatchNormalization"]
-    if kind == "sp-lamp":
-        chosen = [(layer, sp_lamp_scores(_norms(layer, 2))) for layer in weighted]
-    else:
-        chosen = [(layer, _relative(_norms(layer, int(kind[1])))) for layer in weighted]
-    return _gather(chosen, coupling, f"{kind} of the weights")
+    order, judge = (2, sp_lamp_scores) if kind == "sp-lamp" else (int(kind[1]), _relative)
+    chosen = [(layer, judge(_norms(layer, order))) for layer in weighted]
+    scored = _gather(chosen, coupling, f"{kind} of the weights")
+    return _fill(scored, _by_members(scored, order, judge, graph, coupling))
+
+
+def _by_members(
+    scored: Saliency, order: int, judge: Callable[[Scores], Scores], graph: gs.Graph, coupling: Coupling
+) -> Saliency:
+    """Groups without a score, by the weights whose node gives them out, else by those that read them: their mean."""
+    tensors = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
+    found: dict[str, Scores] = {}
+    for name in scored.unscored:
+        members = [m for m in coupling.groups[name].members if len(tensors[m.tensor].shape) >= 2]
+        chosen = [m for m in members if m.role == "out"] or members
+        parts: list[Scores] = []
+        for tensor, axis in dict.fromkeys((m.tensor, m.axis) for m in chosen):
+            onto: dict[str, Scores] = {}
+            project(coupling.axes[tensor, axis], judge(_norm_along(tensors[tensor], axis, order)), onto)
+            parts.append(onto[name])
+        if parts:
+            found[name] = np.mean(parts, axis=0)
+    left = tuple(name for name in scored.unscored if name not in found)
+    return Saliency({**scored.scores, **found}, scored.source, left)
 
 
 def _fill(scored: Saliency, spare: Saliency) -> Saliency:
@@ -307,7 +335,8 @@ def from_channels(found: Mapping[str, DataScore], spare: Saliency, source: str) 
     curves = {name: value.curve for name, value in found.items()}
     missing = tuple(name for name in spare.scores if name not in scores)
     least = min((float(values.mean()) for values in scores.values()), default=1.0)
-    return Saliency(scores | {name: least * spare.scores[name] for name in missing}, source, missing, curves)
+    left = tuple(name for name in missing if name in spare.unscored)
+    return Saliency(scores | {name: least * spare.scores[name] for name in missing}, source, left, curves)
 
 
 def combined(parts: Sequence[Saliency]) -> Saliency:

@@ -47,7 +47,7 @@ def _from_weights(node: gs.Node) -> str:
 
 
 def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
-    """Tensors produced by the layers that match a glob pattern; every pattern must match one.
+    """Tensors produced by the layers, or made with the weights, that match a glob pattern; each must match one.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -55,12 +55,19 @@ def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
     found: list[str] = []
     for pattern in patterns:
         hits = [
-            node.outputs[0].name for node in graph.nodes if any(fnmatchcase(name, pattern) for name in aliases(node))
+            node.outputs[0].name
+            for node in graph.nodes
+            if any(fnmatchcase(name, pattern) for name in (*aliases(node), *_tables(node)))
         ]
         if not hits:
             raise UsageError(f"--freeze {pattern!r}: no layer matches; halpc inspect lists them")
         found += hits
     return found
+
+
+def _tables(node: gs.Node) -> list[str]:
+    """Names of a node's weights, biases left out: groups that no layer produces are called after them."""
+    return [str(tensor.name) for tensor in weights_of(node) if len(tensor.shape or ()) >= 2]
 
 
 def aliases(node: gs.Node) -> tuple[str, ...]:

@@ -92,10 +92,19 @@ def test_align_and_min_width_are_kept(network: Path) -> None:
     assert all(width % 8 == 0 and width >= 8 for width in widths)
 
 
-def test_a_frozen_layer_keeps_its_width(network: Path) -> None:
-    code, out = compiled(network, "--macs", "80%", "--freeze", "net.c")
+@pytest.mark.parametrize("name", ["net.c", "w1"])
+def test_a_frozen_layer_keeps_its_width(network: Path, name: str) -> None:
+    code, out = compiled(network, "--macs", "80%", "--freeze", name)
     assert code == 0
     assert [line["name"] for line in json.loads((out / "report.json").read_text())["groups"]] == ["net.a"]
+
+
+def test_groups_that_an_importance_file_says_nothing_of_are_named(network: Path) -> None:
+    np.savez(network.parent / "s.npz", w1=np.arange(24.0))
+    code, out = compiled(network, "--macs", "80%", "--importance", str(network.parent / "s.npz"))
+    assert code == 0
+    notes = json.loads((out / "report.json").read_text())["notes"]
+    assert any("no importance reached 1 of 2 groups" in note and "net.a" in note for note in notes)
 
 
 def test_a_dry_run_writes_nothing(network: Path) -> None:

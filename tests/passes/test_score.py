@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
+from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from halpc.errors import SaliencyError
@@ -17,6 +18,7 @@ from passes.couple import couple
 from passes.coupling.members import layer_name
 from passes.load import load
 from passes.score import combined, score_from_file, score_from_weights
+from tests.passes.patterns import model_of
 from tests.small import saved
 
 
@@ -96,6 +98,44 @@ def test_sp_lamp_keeps_the_largest_filter_at_one(network: tuple[Model, Coupling]
 def test_bn_scales_need_a_batch_normalization(network: tuple[Model, Coupling]) -> None:
     with pytest.raises(SaliencyError, match="no BatchNormalization"):
         score_from_weights("bn", network[0].twin, network[1])
+
+
+TABLE = """table (int64[N,L] x) => (float[N,L,5] y) {
+        e = Gather(t, x)
+        h = MatMul(e, w)
+        y = MatMul(h, v)
+    }"""
+EINSUM = """einsum (float[N,L,4] x) => (float[N,L,5] y) {
+        e = Einsum<equation = "nlc,cd->nld">(x, t)
+        h = Relu(e)
+        y = Einsum<equation = "nld,dk->nlk">(h, v)
+    }"""
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "sp-lamp"])
+@pytest.mark.parametrize("text, shapes", [(TABLE, {"t": (30, 8), "w": (8, 12), "v": (12, 5)}),
+                                          (EINSUM, {"t": (4, 8), "v": (8, 5)})])  # fmt: skip
+def test_groups_that_no_layer_gives_out_are_scored_by_their_weights(
+    tmp_path: Path, kind: str, text: str, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    proto = model_of(text, shapes)
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values[:, 5] *= 0.01
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "t"))
+    model = load(saved(tmp_path, proto))
+    coupling = couple(model.twin)
+    found = score_from_weights(kind, model.twin, coupling)
+    (name,) = (n for n, g in coupling.free().items() if any(m.tensor == "t" for m in g.members))
+    assert not found.unscored
+    assert found.scores[name].min() > 0
+    assert np.argmin(found.scores[name]) == 5
+
+
+def test_a_table_that_is_looked_up_can_be_named_in_a_file(tmp_path: Path) -> None:
+    model = load(saved(tmp_path, model_of(TABLE, {"t": (30, 8), "w": (8, 12), "v": (12, 5)})))
+    np.savez(tmp_path / "s.npz", t=np.arange(8.0))
+    found = score_from_file(tmp_path / "s.npz", model.twin, couple(model.twin))
+    assert any(scores.tolist() == list(range(8)) for scores in found.scores.values())
 
 
 def test_two_sources_count_alike_whatever_their_scale(network: tuple[Model, Coupling], tmp_path: Path) -> None:
