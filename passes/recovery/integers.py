@@ -1,6 +1,7 @@
 """Operators that compute in integers as what they stand for: DequantizeLinear, the plain operator, QuantizeLinear.
 
     QLinearConv, QLinearMatMul, QGemm, QLinearAdd, QLinearMul        with scales that are constants
+    MatMulInteger and its like                                       scaled afterwards (`passes/recovery/scaled.py`)
 
 So recovery and scores see layers with weights on a grid (`passes/recovery/grids.py`). Initializers keep their names,
 and what is stored in them; their values go back by name.
@@ -20,6 +21,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from passes.recovery.scaled import Quantised, Scaled, scaled_products
+
 LEAST_OPSET = 13  # from which on DequantizeLinear takes a scale per channel
 Value = TypeVar("Value")
 
@@ -27,8 +30,11 @@ Value = TypeVar("Value")
 def opened(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes in real numbers what `model` computes in integers; `model` itself where it does not."""
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        return model
     writer = _Writer({item.name: item for item in model.graph.initializer})
-    nodes = [list(writer.opened(node)) if opset >= LEAST_OPSET else [node] for node in model.graph.node]
+    writer.products = {name: found for name, found in scaled_products(model).items() if writer.has(found.right)}
+    nodes = [list(writer.opened(node)) for node in model.graph.node]
     if all(len(each) == 1 for each in nodes):
         return model
     result = onnx.ModelProto()
@@ -59,12 +65,12 @@ def with_opened(known: Mapping[tuple[str, int], Value], real: onnx.ModelProto) -
     by_tensor: dict[str, dict[int, Value]] = {}
     for (tensor, axis), value in known.items():
         by_tensor.setdefault(tensor, {})[axis] = value
-    found = dict(known)
     for node in real.graph.node:
-        ends = {"DequantizeLinear": (node.input[0], node.output[0]), "QuantizeLinear": (node.output[0], node.input[0])}
-        source, name = ends.get(node.op_type, ("", ""))
-        found.update({(name, axis): v for axis, v in by_tensor.get(source, {}).items() if (name, axis) not in found})
-    return found
+        if node.op_type in ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"):
+            ends = (node.output[0], node.input[0])
+            source, name = ends if node.op_type == "QuantizeLinear" else ends[::-1]
+            by_tensor[name] = by_tensor.get(source, {}) | by_tensor.get(name, {})
+    return {(tensor, axis): value for tensor, axes in by_tensor.items() for axis, value in axes.items()}
 
 
 @dataclass(slots=True)
@@ -72,13 +78,50 @@ class _Writer:
     """Attributes:
     constants: initializers of the model.
     made: those that it lacks.
+    products: that several nodes, or one with scales found at run time, compute in integers.
+    decoded: tensors found at run time → the real numbers that they stand for.
     """
 
     constants: Mapping[str, onnx.TensorProto]
     made: list[onnx.TensorProto] = field(default_factory=list)
+    products: Mapping[str, Scaled] = field(default_factory=dict)
+    decoded: dict[str, str] = field(default_factory=dict)
 
     def opened(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """The nodes that `node` stands for; itself where it is none of these, or a scale is no constant."""
+        result = node.output[0] if node.output else ""
+        if result in self.products:
+            yield from self._multiplied(self.products[result])
+        elif not any(result in product.inside for product in self.products.values()):
+            yield from self._by_itself(node)
+
+    def _multiplied(self, product: Scaled) -> Iterator[onnx.NodeProto]:
+        left, right = product.left, product.right
+        if product.unquantised:
+            made = [left.tensor, left.scale, left.point]
+            yield helper.make_node("DynamicQuantizeLinear", [product.unquantised], made)
+        if left.tensor not in self.decoded:
+            self.decoded[left.tensor] = f"{product.result}.halpc_real0"
+            yield _dequantized((left.tensor, left.scale, left.point), self.decoded[left.tensor], None)
+        weight, out = (
+            f"{product.result}.halpc_real1",
+            f"{product.result}.halpc_real" if product.bias else product.result,
+        )
+        per_channel = self._value(right.scale).size > 1
+        yield _dequantized((right.tensor, right.scale, right.point), weight, -1 if per_channel else None)
+        yield helper.make_node("MatMul", [self.decoded[left.tensor], weight], [out], product.node.name)
+        if product.bias:
+            yield helper.make_node("Add", [out, product.bias], [product.result], f"{product.node.name}.halpc_bias")
+
+    def has(self, weight: Quantised) -> bool:
+        """Whether it is a constant that DequantizeLinear can decode."""
+        if not {weight.tensor, weight.scale, weight.point} - {""} <= set(self.constants):
+            return False
+        scale = self._value(weight.scale)
+        point = self._value(weight.point) if weight.point else scale
+        return scale.dtype == np.float32 and scale.ndim < 2 and point.shape == scale.shape
+
+    def _by_itself(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         where = _OPERANDS.get(node.op_type)
         if where is None or not self._is_plain(node, where):
             yield node

@@ -24,7 +24,10 @@ from passes.recovery.windows import Window, window_of
 Array: TypeAlias = NDArray[np.float64]
 Keep: TypeAlias = Mapping[str, Mapping[int, NDArray[np.int64]]]
 CHANNEL_OPERATORS = frozenset({"Conv", "ConvTranspose"})
-INTEGER_OPERATORS = frozenset({"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"})
+INTEGER_OPERATORS = frozenset({
+    "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
