@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -102,3 +102,16 @@ def _undominated(table: NDArray[np.float64]) -> list[int]:
         if not any(bool((table[other] >= table[index]).all()) for other in kept):
             kept.append(int(index))
     return sorted(kept)
+
+
+def widest_bytes(graph: gs.Graph) -> float:
+    """The most bytes of activations that any node reads and writes: many where the batch is large."""
+    return max((sum(_bytes(t) for t in _distinct(node)) for node in graph.nodes), default=0.0)
+
+
+def _distinct(node: gs.Node) -> Iterable[gs.Tensor]:
+    return {t.name: t for t in (*node.inputs, *node.outputs) if not isinstance(t, gs.Constant)}.values()
+
+
+def _bytes(tensor: gs.Tensor) -> float:
+    return math.prod(size for size in tensor.shape or () if isinstance(size, int)) * bytes_of(tensor.dtype)

@@ -37,6 +37,7 @@ from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
 from passes.latency.sampling import NOISE, Box, box_of, rounds
 from passes.latency.vanishing import with_vanishing
+from passes.memory import widest_bytes
 from passes.proto import static_proto
 from passes.slim import plan_for, slim
 from passes.widths import grids
@@ -57,6 +58,7 @@ _REFERENCES: Final = 8
 _LEAST_REFERENCE_MS: Final = 0.01
 _SPEEDS: Final = (0.1, 10.0)  # beyond which something else is wrong with what tells the machine's speed
 _TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
+_ARRAYS_BYTES: Final = 4 << 30  # of their activations, each network's at its widest node
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +326,8 @@ class _Run:
 
     def _measure_networks(self, missing: Sequence[Mapping[str, int]]) -> None:
         """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
-        at_once = max(1, _TOGETHER_BYTES // max(self.model.size_bytes, 1))
+        arrays = _ARRAYS_BYTES // max(widest_bytes(self.model.twin), 1)
+        at_once = max(1, min(_TOGETHER_BYTES // max(self.model.size_bytes, 1), int(arrays)))
         reference: tuple[onnx.ModelProto, float] | None = None
         for start in range(0, len(missing), at_once):
             part = missing[start : start + at_once]

@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from profilers import ort_device
 from profilers.feeds import random_feeds
 from profilers.ort_events import LEAST_MS, Profile, read_precisions, read_profile
 from profilers.ort_layers import map_layers
+from profilers.portions import portions
 from profilers.turns import take_turns
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,7 @@ LEVELS: Final = {
     "basic": "ORT_ENABLE_BASIC",
     "disable": "ORT_DISABLE_ALL",
 }
-_TOGETHER_BYTES = 512 << 20
-_TOGETHER = 128
+_TOGETHER = 128  # sessions: each has files open
 # For runs shorter than so many seconds: how many of a turn are not counted, how many are, and every how manyth turn.
 _TURNS = ((200e-6, 2, 3, 1), (2e-3, 1, 1, 1), (20e-3, 1, 1, 2), (math.inf, 0, 1, 4))
 
@@ -90,7 +90,7 @@ class OnnxRuntimeProfiler:
         """float64[len(models)]: each small model's own kernel time in ms; see `Profiler.kernels`."""
         times = np.empty(len(models))
         start = 0
-        for batch in _batches(models):
+        for batch in portions(models, _TOGETHER):
             times[start : start + len(batch)] = self._kernel_batch(batch, repetitions)
             start += len(batch)
         return times
@@ -286,21 +286,6 @@ def _in_turns(runners: Sequence[_Runner], repetitions: int) -> tuple[list[float]
 def _plan(seconds: float) -> tuple[int, int, int]:
     """For runs that take about so long: how many of a turn are not counted, how many are, and every how manyth turn."""
     return next((first, then, every) for most, first, then, every in _TURNS if seconds < most)
-
-
-def _batches(models: Sequence[onnx.ModelProto]) -> Iterator[list[onnx.ModelProto]]:
-    """As many models at a time as memory and open files bear."""
-    batch: list[onnx.ModelProto] = []
-    held = 0
-    for model in models:
-        size = model.ByteSize()
-        if batch and (held + size > _TOGETHER_BYTES or len(batch) == _TOGETHER):
-            yield batch
-            batch, held = [], 0
-        batch.append(model)
-        held += size
-    if batch:
-        yield batch
 
 
 def _empty_model() -> onnx.ModelProto:

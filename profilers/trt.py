@@ -33,6 +33,7 @@ from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
 from profilers import trt_job, trt_layers
 from profilers.bundle import bundle, is_aside, owners
+from profilers.portions import portions
 from profilers.trt_engine import Profile, Settings
 
 BACKENDS = ("tensorrt", "tensorrt_rtx")
@@ -147,13 +148,13 @@ class TensorRTProfiler:
         Many models share one network, each with its own input; where TensorRT merged layers of several models
         all the same, those models are timed again, each alone.
         """
-        times_ms = np.full(len(models), np.nan)
+        found: list[float] = []
         isolated: list[int] = []
-        for start in range(0, len(models), _BUNDLE):
-            part = models[start : start + _BUNDLE]
-            found = self._bundle_times(part, repetitions)
-            times_ms[start : start + len(part)] = found
-            isolated += [start + index for index in range(len(part)) if np.isnan(found[index]) and len(part) > 1]
+        for part in portions(models, _BUNDLE):
+            times = self._bundle_times(part, repetitions)
+            isolated += [len(found) + index for index in np.flatnonzero(np.isnan(times)) if len(part) > 1]
+            found += times.tolist()
+        times_ms = np.array(found, dtype=np.float64)
         for index in isolated:
             times_ms[index] = self._bundle_times([models[index]], repetitions)[0]
         if np.isnan(times_ms).any():

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+import passes.memory
 import passes.profile
 from halpc.errors import BackendError, TableError
 from halpc.ir.groups import Coupling
@@ -111,12 +112,14 @@ def test_a_budget_on_the_median_is_predicted_from_medians(chain: tuple[Model, Co
     assert cost.at(half) / cost.at({}) == pytest.approx(slim / whole, rel=0.03)
 
 
+@pytest.mark.parametrize("what", ["_TOGETHER_BYTES", "_ARRAYS_BYTES"])
 def test_large_networks_are_measured_a_few_at_a_time_and_at_one_speed(
-    chain: tuple[Model, Coupling], monkeypatch: pytest.MonkeyPatch
+    chain: tuple[Model, Coupling], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     together, apart = LatencyTable(DEVICE), LatencyTable(DEVICE)
     profile(*chain, together, MadeUp(), networks=7)
-    monkeypatch.setattr(passes.profile, "_TOGETHER_BYTES", 3 * chain[0].size_bytes)
+    one = {"_TOGETHER_BYTES": chain[0].size_bytes, "_ARRAYS_BYTES": passes.memory.widest_bytes(chain[0].twin)}
+    monkeypatch.setattr(passes.profile, what, 3 * one[what])
     device = Slowing()
     assert profile(*chain, apart, device, networks=7).measured > 0
     assert device.asked == [3, 4, 2]
