@@ -32,7 +32,7 @@ from halpc.ir.prediction import Prediction, judge
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable, NetworkSample, Sample, Signature
 from passes.latency.calibrate import calibrate, mixes, network_key, ramps, without
-from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, times_of
+from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, tells_enough, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
 from passes.latency.sampling import NOISE, Box, box_of, rounds
@@ -211,6 +211,8 @@ class _Run:
         whole = static_proto(self.model.graph, self.model.shapes, self.model.header)
         try:
             layers = self.profiler.layers(whole, repetitions=_LAYER_RUNS)
+            if not tells_enough(self.model.twin, layers):
+                raise BackendError("the runtime does not say which nodes its layers are made of")
         except BackendError as error:
             log.warning("layers are fused by rule of thumb: %s", error)
             layers = tuple(LayerTime(c.name, "", (), 1.0, c.nodes) for c in clusters_by_rule(self.model.twin))

@@ -160,6 +160,10 @@ class Cuda(Protocol):
         """Replays a captured graph."""
         ...
 
+    def release(self, graph: Any | None, stream: Any) -> None:
+        """Gives back a graph, if there is one, and a stream in which nothing is pending."""
+        ...
+
 
 def open_cuda(who: str = "this backend") -> Cuda:
     """CUDA over `cuda-bindings`, else over `pycuda`. Call `probe` first.
@@ -236,17 +240,27 @@ class BindingsCuda:
         self._ask("cudaStreamBeginCapture", stream, mode)
         try:
             work()
+            refused = False
         except BackendError:
-            self._cuda.cudaStreamEndCapture(stream)
-            return None
+            refused = True
         error, graph = self._cuda.cudaStreamEndCapture(stream)
-        if int(error) != 0:
-            self._cuda.cudaGetLastError()
+        if refused or int(error) != 0:
+            if int(error) == 0:
+                self._ask("cudaGraphDestroy", graph)
+            self._cuda.cudaGetLastError()  # else the next call that asks for it is taken to have failed
             return None
-        return self._ask("cudaGraphInstantiate", graph, 0)
+        try:
+            return self._ask("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._ask("cudaGraphDestroy", graph)
 
     def launch(self, graph: Any, stream: Any) -> None:
         self._ask("cudaGraphLaunch", graph, stream)
+
+    def release(self, graph: Any | None, stream: Any) -> None:
+        if graph is not None:
+            self._ask("cudaGraphExecDestroy", graph)
+        self._ask("cudaStreamDestroy", stream)
 
 
 class PyCuda:
@@ -296,3 +310,6 @@ class PyCuda:
 
     def launch(self, graph: Any, stream: Any) -> None:
         raise BackendError("pycuda has no CUDA graphs: `pip install cuda-bindings`.")
+
+    def release(self, graph: Any | None, stream: Any) -> None:
+        """A stream of pycuda's ends with its object."""

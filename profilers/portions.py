@@ -40,5 +40,5 @@ def _bytes(value: onnx.ValueInfoProto) -> int:
     kind = value.type.tensor_type
     if kind.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         return 0
-    itemsize = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-    return math.prod(max(dim.dim_value, 1) for dim in kind.shape.dim) * int(itemsize)
+    itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
+    return math.prod(max(int(dim.dim_value), 1) for dim in kind.shape.dim) * itemsize

@@ -152,7 +152,7 @@ class TensorRTProfiler:
         isolated: list[int] = []
         for part in portions(models, _BUNDLE):
             times = self._bundle_times(part, repetitions)
-            isolated += [len(found) + index for index in np.flatnonzero(np.isnan(times)) if len(part) > 1]
+            isolated += [len(found) + index for index, ms in enumerate(times) if np.isnan(ms) and len(part) > 1]
             found += times.tolist()
         times_ms = np.array(found, dtype=np.float64)
         for index in isolated:
@@ -313,28 +313,35 @@ class TensorRTProfiler:
         """float64[len(models)] in ms; NaN where a model has no layer of its own."""
         settings = replace(self.settings, aux_streams=0)
         names, times_ms, information = self._profile(bundle(models), repetitions, settings)
-        copies = {str(layer["Name"]) for layer in trt_layers.layers_of(information) if trt_layers.is_copy(layer)}
-        return attribute(names, times_ms, copies, len(models))
+        return attribute(names, times_ms, trt_layers.layers_of(information), len(models))
 
 
-def attribute(names: Sequence[str], times_ms: NDArray[Any], copies: set[str], count: int) -> NDArray[np.float64]:
+def attribute(
+    names: Sequence[str], times_ms: NDArray[Any], layers: Sequence[Mapping[str, Any]], count: int
+) -> NDArray[np.float64]:
     """float64[count]: each bundled model's kernel time, the median over runs of the sum of its own layers.
+
+    Whose a layer is, its name tells, or the ONNX nodes that the engine knows of it: kernels that TensorRT generates
+    have names of their own (`__myl_…`). Layers that only move data do not count, nor does scaffolding.
 
     Args:
         names: a layer name per column of `times_ms`.
         times_ms: float64[runs, layers].
-        copies: names of layers that only move data; they do not count, nor does scaffolding.
+        layers: what the engine says of its layers.
 
     A model whose layers were merged with another's has no time of its own: NaN.
     """
     result = np.full(count, np.nan)
     owned: dict[int, list[int]] = {}
     merged: set[int] = set()
+    described = {str(layer.get("Name")): layer for layer in layers}
     for column, name in enumerate(names):
-        models = owners(name)
+        layer = described.get(name, {"Name": name})
+        spelled = trt_layers.spelled(layer)
+        models = owners(spelled) or ({0} if count == 1 else set())
         if len(models) > 1:
             merged |= models
-        elif models and name not in copies and not is_aside(name):
+        elif models and not trt_layers.is_copy(layer) and not is_aside(spelled):
             owned.setdefault(next(iter(models)), []).append(column)
     for index, columns in owned.items():
         if index not in merged:

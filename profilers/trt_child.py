@@ -123,7 +123,7 @@ class Worker:
         engines = [self._engine(cuda, path, shapes, feeds, folder) for path in map(Path, job["plans"])]
         _stage(folder, "timing the engines")
         times_ms = trt_time.race(engines, job["seconds"])
-        captured = all(loaded.graph is not None for loaded in engines)
+        captured = trt_time.captured(engines)
         while len(self._loaded) > max(KEPT, len(engines)):
             self._loaded.pop(next(iter(self._loaded))).close()
         rounds = len(times_ms[0]) // trt_time.BURST

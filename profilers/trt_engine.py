@@ -194,6 +194,11 @@ def _add_profile(bench: Workbench, config: Any, shapes: Mapping[str, Profile]) -
     names = [network.get_input(index).name for index in range(network.num_inputs)]
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
+        if tensor.is_shape_tensor:
+            raise ModelError(
+                f"input {tensor.name} decides shapes by its values, which TensorRT wants to know when it builds: halpc"
+                " has no option for them. Make it a constant of the model."
+            )
         if any(size < 0 for size in tuple(tensor.shape)):
             dynamic.append(tensor.name)
     missing = [name for name in dynamic if name not in shapes]

@@ -19,7 +19,7 @@ from halpc.errors import BackendError
 _WORDS = (
     ("bf16", re.compile(r"BF16|BFloat16", re.I)),
     ("fp16", re.compile(r"(?<!B)FP16|Half", re.I)),
-    ("fp8", re.compile(r"FP8|Float8", re.I)),
+    ("fp8", re.compile(r"FP8|Float8|E4M3", re.I)),
     ("int8", re.compile(r"\bInt8|\bINT8")),
     ("fp32", re.compile(r"FP32|\bFloat\b|Float32", re.I)),
 )
@@ -32,13 +32,18 @@ def layers_of(information: str) -> list[dict[str, Any]]:
     """The layers of the engine, as the inspector lists them; names only become `{"Name": …}`."""
     if not information.strip():
         return []
-    entries = json.loads(information).get("Layers", [])
+    entries = json.loads(information, strict=False).get("Layers", [])  # names may hold control characters
     return [entry if isinstance(entry, dict) else {"Name": str(entry)} for entry in entries]
 
 
 def nodes_of(layer: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the ONNX nodes that were fused into a layer; empty where the engine does not tell."""
     return tuple(dict.fromkeys(_NODE.findall(str(layer.get("Metadata", "")))))
+
+
+def spelled(layer: Mapping[str, Any]) -> str:
+    """A layer's name and the ONNX nodes in it, as one text."""
+    return " ".join((str(layer.get("Name", "")), *(f"[{name}]" for name in nodes_of(layer))))
 
 
 def outputs_of(layer: Mapping[str, Any]) -> tuple[str, ...]:
@@ -85,14 +90,16 @@ def check_precision(wanted: str, found: Mapping[str, int], name: str) -> str:
     """A sentence on the engine's real precision.
 
     Raises:
-        BackendError: no computing layer has the precision that was asked for.
+        BackendError: every computing layer tells its precision, and none has the one that was asked for.
     """
     known = {precision: count for precision, count in found.items() if precision != "unknown"}
     if not known:
         return "the engine does not tell the precision of its layers"
-    spelled = ", ".join(f"{count} {precision}" for precision, count in known.items())
+    spelled = ", ".join(f"{count} {precision}" for precision, count in found.items())
     expected = "fp32" if wanted == "tf32" else wanted
     if expected not in known:
+        if known != found:
+            return f"whether any computing layer is {wanted}, the engine does not tell: {spelled}"
         raise BackendError(
             f"{name} was to be {wanted}, but none of its computing layers is: they are {spelled}. A "
             "strongly typed network goes by the graph's types; check its casts and Q/DQ nodes."

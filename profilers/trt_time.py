@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from halpc.errors import BackendError, CalibrationError
 from profilers import trt_engine
@@ -22,9 +23,11 @@ from profilers.cuda import Cuda
 
 WARM_UP_SECONDS = 0.2
 BURST = 8  # replays of one engine before the next one's turn
-_TYPES = {
-    "FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8,
-    "UINT8": np.uint8, "BOOL": np.bool_,
+_FLOATS: dict[str, DTypeLike] = {
+    "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "FP8": ml_dtypes.float8_e4m3fn,
+}  # fmt: skip
+_TYPES: dict[str, DTypeLike] = {
+    **_FLOATS, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "UINT8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 
 
@@ -42,23 +45,26 @@ class Loaded:
     inputs: tuple[str, ...] = ()
     addresses: dict[str, int] = field(default_factory=dict)
     graph: Any | None = None
+    tried: bool = False  # to capture it
+    host: list[NDArray[Any]] = field(default_factory=list)  # outputs that TensorRT writes there
 
     def enqueue(self) -> None:
         """Puts one run into the stream."""
         if not self.context.execute_async_v3(self.cuda.handle(self.stream)):
             raise BackendError(f"TensorRT could not run the engine: {trt_engine.quote(self.said)}.")
 
-    def run(self) -> None:
-        """One run: a replay of the graph, or an enqueue where there is none."""
-        if self.graph is None:
-            self.enqueue()
-        else:
+    def run(self, *, replay: bool = False) -> None:
+        """One run: an enqueue, or a replay of the graph."""
+        if replay:
             self.cuda.launch(self.graph, self.stream)
+        else:
+            self.enqueue()
 
     def close(self) -> None:
-        """Gives the device memory back."""
+        """Gives everything on the device back, what depends on another thing before it."""
         self.cuda.synchronize(self.stream)
-        self.graph = None
+        self.cuda.release(self.graph, self.stream)
+        self.graph = self.context = self.engine = self.runtime = None
         for address in self.addresses.values():
             self.cuda.free(address)
         self.addresses.clear()
@@ -91,7 +97,8 @@ def open_engine(
     for name in inputs:
         _set_shape(loaded, name, shapes)
     for name in names:
-        _bind(loaded, name, _input_bytes(loaded, name) if name in inputs else _output_bytes(loaded, name))
+        size_bytes = _input_bytes(loaded, name) if name in inputs else _output_bytes(loaded, name)
+        (_bind_on_host if _is_on_host(loaded, name) else _bind)(loaded, name, size_bytes)
     fill(loaded, feeds)
     return loaded
 
@@ -103,13 +110,14 @@ def fill(loaded: Loaded, feeds: Mapping[str, NDArray[Any]]) -> None:
         CalibrationError: an input that was handed over does not have the engine's shape.
     """
     for name in loaded.inputs:
-        dtype = _TYPES.get(loaded.engine.get_tensor_dtype(name).name)
+        kind = loaded.engine.get_tensor_dtype(name).name
+        dtype = _TYPES.get(kind)
         if dtype is None:
-            continue  # bf16 and smaller: zeros, as they were bound; numpy has no such type
+            continue  # four bits and other rare ones: zeros, as they were bound
         shape, given = _shape_of(loaded, name), feeds.get(name)
         if given is not None and given.shape != shape:
             raise CalibrationError(f"input {name} has shape {given.shape}, the engine runs at {shape}.")
-        if given is None and np.issubdtype(dtype, np.floating):
+        if given is None and kind in _FLOATS:  # not zeros, with which GPUs need less power and run faster
             given = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         values: NDArray[Any] = np.zeros(shape, dtype) if given is None else given.astype(dtype)
         loaded.cuda.upload(loaded.addresses[name], np.ascontiguousarray(values))
@@ -143,15 +151,31 @@ def _shape_of(loaded: Loaded, name: str) -> tuple[int, ...]:
 
 def _bind(loaded: Loaded, name: str, size_bytes: int) -> None:
     loaded.addresses[name] = loaded.cuda.allocate(size_bytes)
-    if not loaded.context.set_tensor_address(name, loaded.addresses[name]):
+    _tell(loaded, name, loaded.addresses[name])
+
+
+def _is_on_host(loaded: Loaded, name: str) -> bool:
+    return bool(loaded.engine.get_tensor_location(name).name == "HOST")
+
+
+def _bind_on_host(loaded: Loaded, name: str, size_bytes: int) -> None:
+    """A tensor of sizes, which TensorRT reads or writes on the processor."""
+    if name in loaded.inputs:
+        raise BackendError(f"the engine takes shapes from the values of input {name}: halpc has none to time it with.")
+    loaded.host.append(np.zeros(max(size_bytes, 1), np.uint8))
+    _tell(loaded, name, loaded.host[-1].ctypes.data)
+
+
+def _tell(loaded: Loaded, name: str, address: int) -> None:
+    if not loaded.context.set_tensor_address(name, address):
         raise BackendError(f"TensorRT refused the buffer of {name}: {trt_engine.quote(loaded.said)}.")
 
 
-def warm_up(loaded: Loaded, seconds: float = WARM_UP_SECONDS) -> None:
+def warm_up(loaded: Loaded, seconds: float = WARM_UP_SECONDS, *, replay: bool = False) -> None:
     """Runs for `seconds` (at least twice), so that loading and compiling of kernels stay out of the times."""
     until, runs = time.perf_counter() + seconds, 0
     while runs < 2 or time.perf_counter() < until:
-        loaded.run()
+        loaded.run(replay=replay)
         loaded.cuda.synchronize(loaded.stream)
         runs += 1
 
@@ -166,27 +190,43 @@ def regime(cuda: Cuda, captured: bool) -> str:
 
 
 def race(engines: list[Loaded], seconds: float) -> list[list[float]]:
-    """Milliseconds of every run of every engine; the engines take turns until `seconds` are over."""
+    """Milliseconds of every run of every engine; the engines take turns until `seconds` are over.
+
+    All are replayed as graphs, or none is: a launch costs what a graph saves, whichever engine it is.
+    """
     for loaded in engines:
-        if loaded.graph is None:
-            warm_up(loaded, 0.0)
-            loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
-        warm_up(loaded)
+        _capture(loaded)
+    replay = captured(engines)
+    for loaded in engines:
+        warm_up(loaded, replay=replay)
     times: list[list[float]] = [[] for _ in engines]
     until = time.perf_counter() + seconds
     while not times[-1] or time.perf_counter() < until:
         for loaded, samples in zip(engines, times, strict=True):
-            samples.extend(_burst(loaded))
+            samples.extend(_burst(loaded, replay))
     return times
 
 
-def _burst(loaded: Loaded) -> list[float]:
+def captured(engines: list[Loaded]) -> bool:
+    """Whether there is a graph of each; loops and sizes found in the data cannot be captured."""
+    return all(loaded.graph is not None for loaded in engines)
+
+
+def _capture(loaded: Loaded) -> None:
+    """As a graph, once; the runs before set up what the first one does."""
+    if not loaded.tried:
+        warm_up(loaded, 0.0)
+        loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
+        loaded.tried = True
+
+
+def _burst(loaded: Loaded, replay: bool) -> list[float]:
     """Milliseconds of `BURST` runs in a row; the first, which finds cold caches, is thrown away."""
     cuda, stream = loaded.cuda, loaded.stream
     pairs = []
     for _ in range(BURST + 1):
         start = cuda.event(stream)
-        loaded.run()
+        loaded.run(replay=replay)
         pairs.append((start, cuda.event(stream)))
     cuda.synchronize(stream)
     return [cuda.elapsed_ms(start, stop) for start, stop in pairs][1:]

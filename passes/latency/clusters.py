@@ -38,10 +38,19 @@ class Cluster:
 
 
 def clusters_of(graph: gs.Graph, layers: Iterable[LayerTime]) -> tuple[Cluster, ...]:
-    """What the runtime fuses, as it says; nodes that no layer names are left out: they cost nothing."""
-    table = {node.name: node for node in graph.nodes}
-    named = ([name for name in layer.nodes if name in table] for layer in layers)
-    return tuple(_cluster([table[name] for name in nodes]) for nodes in named if nodes)
+    """What the runtime fuses, as it says; nodes that no layer names are left out: they cost nothing.
+
+    A node that runs in several kernels belongs to the first of them.
+    """
+    left = {node.name: node for node in graph.nodes}
+    named = ([left.pop(name) for name in layer.nodes if name in left] for layer in layers)
+    return tuple(_cluster(nodes) for nodes in named if nodes)
+
+
+def tells_enough(graph: gs.Graph, layers: Iterable[LayerTime]) -> bool:
+    """Whether layers name at least half of the nodes with weights: else the runtime does not say what it fuses."""
+    heavy = {node.name for node in graph.nodes if node.op in HEAVY}
+    return 2 * len(heavy.intersection(name for layer in layers for name in layer.nodes)) >= len(heavy)
 
 
 def clusters_by_rule(graph: gs.Graph) -> tuple[Cluster, ...]:

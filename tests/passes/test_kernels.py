@@ -131,6 +131,14 @@ def test_clusters_are_what_the_runtime_fuses(chain: tuple[Model, Coupling]) -> N
     assert times_of(clusters, graph, layers) == ({"first": 2.5, "last": 3.25}, 0.125)
 
 
+def test_a_node_that_runs_in_two_kernels_belongs_to_the_first(chain: tuple[Model, Coupling]) -> None:
+    graph = chain[0].twin
+    layers = [LayerTime("a", "", (), 2.0, ("first", "first_relu")), LayerTime("b", "", (), 1.0, ("first_relu",))]
+    clusters = clusters_of(graph, layers)
+    assert [cluster.nodes for cluster in clusters] == [("first", "first_relu")]
+    assert times_of(clusters, graph, layers) == ({"first": 3.0}, 0.0)
+
+
 def test_layers_that_fuse_otherwise_in_a_slimmer_network_count_for_the_same_kernel(
     chain: tuple[Model, Coupling],
 ) -> None:

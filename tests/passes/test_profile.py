@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,22 @@ class Lucky(MadeUp):
     def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         timings = MadeUp.compare(self, models, seconds=seconds, feeds=feeds)
         return [Timing(np.append(np.sqrt(t.samples_ms[0]) / 10, np.full(7, t.samples_ms[0])), "", 8) for t in timings]
+
+
+@dataclass
+class Nameless(MadeUp):
+    """The same device; its layers do not say which nodes they are made of."""
+
+    def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
+        return tuple(replace(layer, nodes=()) for layer in MadeUp.layers(self, model))
+
+
+def test_a_runtime_that_names_no_nodes_is_measured_by_rule_of_thumb(chain: tuple[Model, Coupling]) -> None:
+    told, untold = LatencyTable(DEVICE), LatencyTable(DEVICE)
+    expected = profile(*chain, told, MadeUp(layered=False), networks=10)
+    found = profile(*chain, untold, Nameless(), networks=10)
+    assert len(found.cost.charges) == len(expected.cost.charges) > 0
+    assert found.cost.at({}) == pytest.approx(expected.cost.at({}))
 
 
 def test_a_budget_on_the_median_is_predicted_from_medians(chain: tuple[Model, Coupling]) -> None:

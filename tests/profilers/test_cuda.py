@@ -117,6 +117,7 @@ class FakeRuntime:
                 "cudaMemcpy",
                 "cudaSetDevice",
                 "cudaEventRecord",
+                "cudaGraphDestroy",
             )
             return (self.fails.get(name, 0),) if silent else (self.fails.get(name, 0), 4096.0)
 
@@ -149,7 +150,7 @@ def test_a_capture_that_fails_gives_no_graph_and_clears_the_error() -> None:
 def test_a_capture_that_works_is_instantiated() -> None:
     runtime = FakeRuntime()
     assert cuda.BindingsCuda(runtime).capture("stream", lambda: None) == 4096.0
-    assert runtime.calls[-1][0] == "cudaGraphInstantiate"
+    assert [call[0] for call in runtime.calls[-2:]] == ["cudaGraphInstantiate", "cudaGraphDestroy"]
 
 
 def test_work_that_raises_ends_the_capture() -> None:
@@ -159,7 +160,16 @@ def test_work_that_raises_ends_the_capture() -> None:
         raise BackendError("cannot run")
 
     assert cuda.BindingsCuda(runtime).capture("stream", work) is None
-    assert runtime.calls[-1][0] == "cudaStreamEndCapture"
+    assert [call[0] for call in runtime.calls[-3:]] == ["cudaStreamEndCapture", "cudaGraphDestroy", "cudaGetLastError"]
+
+
+def test_a_graph_and_its_stream_are_given_back() -> None:
+    runtime = FakeRuntime()
+    device = cuda.BindingsCuda(runtime)
+    device.release(device.capture("stream", lambda: None), "stream")
+    device.release(None, "stream")
+    ended = ["cudaGraphExecDestroy", "cudaStreamDestroy", "cudaStreamDestroy"]
+    assert [call[0] for call in runtime.calls[-3:]] == ended
 
 
 def test_pycuda_is_taken_where_bindings_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +194,8 @@ def test_every_call_exists_in_the_installed_bindings() -> None:
     assert device.handle(stream) == 4096
     device.synchronize(stream)
     device.elapsed_ms(device.event(stream), device.event(stream))
-    device.launch(device.capture(stream, lambda: None), stream)
+    device.launch(graph := device.capture(stream, lambda: None), stream)
+    device.release(graph, stream)
     missing = [call[0] for call in fake.calls if not hasattr(runtime, call[0])]
     assert len(fake.calls) > 12
     assert not missing

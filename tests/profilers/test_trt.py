@@ -154,11 +154,28 @@ def test_a_null_factory_becomes_an_error() -> None:
 def test_kernel_time_is_the_median_sum_of_a_models_own_layers() -> None:
     names = ["reformat v0:conv", "v0:conv + v0:relu", "v1:conv", "v0:halpc_aside_pad", "v0:add"]
     times = np.array([[9.0, 2.0, 1.0, 9.0, 2.0], [9.0, 1.0, 4.0, 9.0, 2.5], [9.0, 2.0, 7.0, 9.0, 3.0]])
-    assert trt.attribute(names, times, {"reformat v0:conv"}, 2).tolist() == [4.0, 4.0]
+    layers = [{"Name": "reformat v0:conv", "LayerType": "Reformat"}]
+    assert trt.attribute(names, times, layers, 2).tolist() == [4.0, 4.0]
+
+
+def test_generated_kernels_belong_to_the_model_whose_nodes_are_in_them() -> None:
+    names = ["__myl_Conv_myl0_0", "__myl_ConvRelu_myl1_0", "__myl_Pad_myl0_1", "__myl_Both_myl2_0"]
+    nodes = [["v0:conv"], ["v1:conv", "v1:relu"], ["v0:halpc_aside_pad"], ["v2:a", "v3:b"]]
+    metadata = ["\x1f".join(f"[ONNX Layer: {node}]" for node in each) for each in nodes]
+    layers = [{"Name": name, "Metadata": text} for name, text in zip(names, metadata, strict=True)]
+    found = trt.attribute(names, np.array([[1.0, 2.0, 9.0, 9.0]]), layers, 4)
+    assert found[:2].tolist() == [1.0, 2.0]
+    assert np.isnan(found[2:]).all()
+
+
+def test_a_model_that_is_alone_has_all_layers_whatever_they_are_called() -> None:
+    layers = [{"Name": "Reformatting CopyNode for Input Tensor 0", "LayerType": "Reformat"}, {"Name": "__myl_0"}]
+    names = [str(layer["Name"]) for layer in layers]
+    assert trt.attribute(names, np.array([[5.0, 1.0]]), layers, 1).tolist() == [1.0]
 
 
 def test_models_whose_layers_were_merged_have_no_time_of_their_own() -> None:
-    found = trt.attribute(["{ForeignNode[v0:a...v1:b]}", "v1:c", "v2:c"], np.ones((3, 3)), set(), 3)
+    found = trt.attribute(["{ForeignNode[v0:a...v1:b]}", "v1:c", "v2:c"], np.ones((3, 3)), [], 3)
     assert np.isnan(found).tolist() == [True, True, False]
 
 

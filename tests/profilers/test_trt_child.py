@@ -24,7 +24,7 @@ class Bench:
         monkeypatch.setattr(trt_child, "probe", lambda who: None)
         monkeypatch.setattr(trt_child, "open_cuda", lambda who: self.cuda)
         monkeypatch.setattr(trt_engine, "load", lambda backend: made)
-        monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0: loaded.run())
+        monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0, **how: loaded.run(**how))
         self.worker = trt_child.Worker()
 
     def _runtime(self, logger: Any) -> Any:

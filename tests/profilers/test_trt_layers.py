@@ -26,6 +26,7 @@ def layer(kind: str = "CaskConvolution", *, tensor: str = "", weights: str = "",
         ("Row major linear BF16 format", "", "bf16"),
         ("Thirty-two wide channel vectorized row major Int8 format", "", "int8"),
         ("FP8", "", "fp8"),
+        ("E4M3", "", "fp8"),
         ("Row major linear FP32", "Int8", "int8"),
         ("N/A due to dynamic shapes", "", None),
     ],
@@ -56,6 +57,15 @@ def test_mixed_precision_is_told_and_tf32_is_float32() -> None:
 
 def test_an_engine_that_does_not_tell_is_not_refused() -> None:
     assert "does not tell" in trt_layers.check_precision("fp16", {"unknown": 2}, "m")
+
+
+def test_an_engine_that_tells_only_in_part_is_not_refused() -> None:
+    assert "1 fp32, 2 unknown" in trt_layers.check_precision("fp16", {"fp32": 1, "unknown": 2}, "m")
+
+
+def test_control_characters_in_names_are_read() -> None:
+    text = '{"Layers": [{"Name": "c", "Metadata": "[ONNX Layer: a]\x1f[ONNX Layer: b]"}]}'
+    assert trt_layers.nodes_of(trt_layers.layers_of(text)[0]) == ("a", "b")
 
 
 def test_fused_nodes_come_from_the_metadata() -> None:

@@ -15,6 +15,8 @@ from profilers import trt_engine, trt_time
 
 HALF = SimpleNamespace(name="HALF", itemsize=2)
 BF16 = SimpleNamespace(name="BF16", itemsize=2)
+FP8 = SimpleNamespace(name="FP8", itemsize=1)
+INT4 = SimpleNamespace(name="INT4", itemsize=1)
 INPUT, OUTPUT = "input", "output"
 
 
@@ -25,8 +27,9 @@ class FakeCuda:
 
     def __init__(self, *, graphs: bool = True) -> None:
         self.memory: dict[int, Any] = {}
-        self.runs = 0
+        self.runs = self.replays = 0
         self.graphs = graphs
+        self.released: list[tuple[Any, Any]] = []
 
     def allocate(self, size_bytes: int) -> int:
         address = max(self.memory, default=0) + 1
@@ -61,7 +64,12 @@ class FakeCuda:
         return "graph" if self.graphs else None
 
     def launch(self, graph: Any, stream: Any) -> None:
+        assert graph is not None
         self.runs += 1
+        self.replays += 1
+
+    def release(self, graph: Any, stream: Any) -> None:
+        self.released.append((graph, stream))
 
 
 class FakeContext:
@@ -101,8 +109,8 @@ class FakeEngine:
 
     num_io_tensors = 2
 
-    def __init__(self, context: Any, kind: Any = HALF) -> None:
-        self.context, self.kind = context, kind
+    def __init__(self, context: Any, kind: Any = HALF, *, on_host: str = "") -> None:
+        self.context, self.kind, self.on_host = context, kind, on_host
 
     def create_execution_context(self) -> Any:
         return self.context
@@ -122,6 +130,9 @@ class FakeEngine:
     def get_tensor_dtype(self, name: str) -> Any:
         return self.kind
 
+    def get_tensor_location(self, name: str) -> Any:
+        return SimpleNamespace(name="HOST" if name == self.on_host else "DEVICE")
+
 
 class Listener:
     """`trt.IProfiler` and `trt.ILogger`."""
@@ -137,7 +148,7 @@ def vendor(engine: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0: loaded.run())
+    monkeypatch.setattr(trt_time, "warm_up", lambda loaded, seconds=0.0, **how: loaded.run(**how))
 
 
 @pytest.fixture
@@ -173,9 +184,27 @@ def test_a_shape_outside_the_profile_is_refused(plan: Path) -> None:
         loaded(plan, FakeCuda(), shapes={"x": (9, 4)})
 
 
+@pytest.mark.parametrize("kind", [HALF, BF16, FP8])
+def test_floats_of_every_size_are_random(plan: Path, kind: Any) -> None:
+    opened = loaded(plan, FakeCuda(), kind=kind)
+    values = opened.cuda.memory[opened.context.addresses["x"]]
+    assert values.dtype.itemsize == kind.itemsize
+    assert len(set(values.astype(np.float32).ravel().tolist())) > 4
+
+
 def test_types_that_numpy_lacks_stay_zero(plan: Path) -> None:
-    opened = loaded(plan, FakeCuda(), kind=BF16)
-    assert opened.cuda.memory[opened.context.addresses["x"]] == 16
+    opened = loaded(plan, FakeCuda(), kind=INT4)
+    assert opened.cuda.memory[opened.context.addresses["x"]] == 8
+
+
+def test_outputs_that_are_sizes_lie_on_the_processor(plan: Path) -> None:
+    cuda = FakeCuda()
+    engine = FakeEngine(FakeContext(cuda), on_host="y")
+    opened = opened_by(vendor(engine), cuda, plan, shapes={}, feeds={})
+    assert list(opened.addresses) == ["x"]
+    assert engine.context.addresses["y"] == opened.host[0].ctypes.data
+    with pytest.raises(BackendError, match="takes shapes from the values of input x"):
+        opened_by(vendor(FakeEngine(FakeContext(cuda), on_host="x")), cuda, plan, shapes={}, feeds={})
 
 
 def test_an_engine_that_does_not_load_is_an_error(plan: Path) -> None:
@@ -211,6 +240,27 @@ def test_a_race_gives_every_engine_equally_many_runs(plan: Path, graphs: bool) -
     assert ("no CUDA graph" in trt_time.regime(cuda, graphs)) is not graphs
 
 
+def test_engines_are_replayed_or_enqueued_all_alike(plan: Path) -> None:
+    cuda = FakeCuda()
+    engines = [loaded(plan, cuda), loaded(plan, cuda)]
+    trt_time.race(engines, seconds=0.0)
+    assert trt_time.captured(engines)
+    assert cuda.replays > 0
+    before, engines[1].graph = cuda.replays, None
+    trt_time.race(engines, seconds=0.0)
+    assert not trt_time.captured(engines)
+    assert cuda.replays == before
+
+
+def test_an_engine_that_cannot_be_captured_is_tried_once(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, tried = FakeCuda(), []
+    monkeypatch.setattr(cuda, "capture", lambda stream, work: tried.append(stream))
+    opened = loaded(plan, cuda)
+    for _ in range(3):
+        trt_time.race([opened], seconds=0.0)
+    assert tried == ["stream"]
+
+
 def test_a_run_that_fails_is_an_error(plan: Path) -> None:
     opened = loaded(plan, FakeCuda())
     opened.context.fine = False
@@ -226,5 +276,8 @@ def test_layers_are_timed_run_by_run_in_order(plan: Path) -> None:
 
 def test_closing_gives_all_memory_back(plan: Path) -> None:
     opened = loaded(plan, FakeCuda())
+    trt_time.race([opened], seconds=0.0)
     opened.close()
     assert opened.cuda.memory == {}
+    assert opened.cuda.released == [("graph", "stream")]
+    assert opened.context is opened.engine is opened.runtime is None
