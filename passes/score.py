@@ -1,7 +1,8 @@
 """score: importance per channel, from a file that a training framework wrote or from the weights.
 
 A file holds a 1-D array of length C_out per layer. Its key may be the ONNX initializer, the node, the node's
-output tensor, or the module path that the exporter left in the node's name, with or without `.weight`.
+output tensor, or the module path that the exporter left in the node's name, with or without `.weight`; or a Keras
+layer's path (`passes/scopes.py`).
 A group's score for a channel is the sum over its members that have one (HALP, arXiv 2110.10811, section 3.3).
 """
 
@@ -26,6 +27,7 @@ from halpc.ir.plan import Plan
 from halpc.ir.saliency import Saliency, Scores, project
 from passes.coupling.members import WEIGHTED, layer_name
 from passes.data_score import DataScore
+from passes.scopes import Scoped, scoped
 from passes.select.sp_lamp import sp_lamp_scores
 from passes.weights import array_of
 
@@ -186,10 +188,11 @@ def score_from_file(path: Path, graph: gs.Graph, coupling: Coupling) -> Saliency
         raise SaliencyError(f"{path}: holds no arrays; expected one 1-D array per layer")
     table = layers(graph)
     names = _names(table)
+    names |= _by_scope(path, {key: v.size for key, v in arrays.items() if not _known(key, names)}, table)
     chosen: list[tuple[Layer, Scores]] = []
     taken: dict[str, str] = {}
     for key, values in arrays.items():
-        layer = names.get(key) or names.get(_bare(key))
+        layer = _known(key, names)
         if layer is None:
             raise SaliencyError(f"{path}: {key!r} is no layer of the model{_nearest(key, names)}")
         if layer.name in taken:
@@ -214,6 +217,19 @@ def _names(table: list[Layer]) -> dict[str, Layer]:
             for key in (alias, _bare(alias)):
                 names.setdefault(key, layer)
     return names
+
+
+def _by_scope(path: Path, sizes: Mapping[str, int], table: list[Layer]) -> dict[str, Layer]:
+    """What is left, as Keras' paths."""
+    places = [Scoped(each.tensor.name, each.aliases, int(each.tensor.shape[each.axis])) for each in table]
+    try:
+        return {key: table[place] for key, place in scoped(sizes, places).items()}
+    except SaliencyError as error:
+        raise SaliencyError(f"{path}: {error}") from error
+
+
+def _known(key: str, names: Mapping[str, Layer]) -> Layer | None:
+    return names.get(key) or names.get(_bare(key))
 
 
 def _nearest(key: str, names: Mapping[str, Layer]) -> str:

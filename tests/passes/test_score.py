@@ -19,6 +19,7 @@ from passes.coupling.members import layer_name
 from passes.load import load
 from passes.score import combined, score_from_file, score_from_weights
 from tests.passes.patterns import model_of
+from tests.small import model as small
 from tests.small import saved
 
 
@@ -170,3 +171,56 @@ def test_every_key_of_a_shipped_importance_file_finds_its_layer(name: str) -> No
     model = load(folder / f"{name}.onnx")
     found = score_from_file(folder / f"{name.split('-')[0]}.importance.npz", model.twin, couple(model.twin))
     assert not found.unscored
+
+
+KERAS = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[1, 6] x) => (float[1, 4] y)
+{
+    a = MatMul (x, w0)
+    b = Relu (a)
+    c = MatMul (b, w1)
+    d = Relu (c)
+    y = MatMul (d, w2)
+}
+"""
+
+
+def keras(folder: Path, scopes: list[str], widths: tuple[int, int] = (8, 8)) -> tuple[Model, Coupling]:
+    """Three dense layers in these scopes."""
+    sizes = (6, *widths, 4)
+    proto = small(KERAS, {f"w{i}": np.ones(sizes[i : i + 2], np.float32) for i in range(3)})
+    products = [node for node in proto.graph.node if node.op_type == "MatMul"]
+    for node, tensor, scope in zip(products, proto.graph.initializer, scopes, strict=True):
+        node.name, tensor.name = f"functional_1/{scope}/MatMul", f"functional_1/{scope}/Cast/ReadVariableOp:0"
+        node.input[1] = tensor.name
+    model = load(saved(folder, proto))
+    return model, couple(model.twin)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "keys"),
+    [
+        (["dense_1", "dense_1_2", "dense_2_1"], ["dense/kernel", "dense_1/kernel"]),
+        (["dense_1", "dense_1_2", "dense_2_1"], ["dense", "dense_1"]),
+        (["dense", "dense_1", "dense_2"], ["dense", "dense_1"]),
+        (["block_1/query_1", "block_1/key_1", "head_1"], ["block/query/kernel", "block/key/kernel:0"]),
+    ],
+)
+def test_a_key_may_be_the_path_of_a_keras_layer(tmp_path: Path, scopes: list[str], keys: list[str]) -> None:
+    found = scored(keras(tmp_path, scopes), tmp_path / "s.npz", {keys[0]: np.arange(8.0), keys[1]: np.ones(8)})
+    assert sorted(scores.tolist() for scores in found.scores.values()) == [list(range(8)), [1.0] * 8]
+
+
+def test_numbers_that_may_be_tensorflows_or_the_layers_are_refused_unless_lengths_tell(tmp_path: Path) -> None:
+    scopes = ["dense_1", "dense_1_2", "dense_2_1"]
+    with pytest.raises(SaliencyError, match=r"'dense_1' may be .*dense_1/Cast.* or .*dense_1_2/Cast"):
+        scored(keras(tmp_path, scopes), tmp_path / "s.npz", {"dense_1": np.ones(8)})
+    found = scored(keras(tmp_path, scopes, widths=(8, 5)), tmp_path / "s.npz", {"dense_1": np.arange(5.0)})
+    assert [scores.tolist() for scores in found.scores.values()] == [[0.0] * 8, list(range(5))]
+
+
+def test_the_path_of_a_keras_layer_with_several_weights_names_none(tmp_path: Path) -> None:
+    scopes = ["block_1/query_1", "block_1/key_1", "head_1"]
+    with pytest.raises(SaliencyError, match="'block' is no layer"):
+        scored(keras(tmp_path, scopes), tmp_path / "s.npz", {"block": np.ones(8)})
