@@ -210,6 +210,9 @@ def _digest(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
 
 def _import(proto: onnx.ModelProto) -> gs.Graph:
     """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
+    ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    for value in [value for value in proto.graph.value_info if value.name in ports]:
+        proto.graph.value_info.remove(value)  # what an input or output is called a second time, at times with less
     graph = gs.import_onnx(proto)
     graph.ir_version = max(int(proto.ir_version), 8)
     return _tidy(graph)

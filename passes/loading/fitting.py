@@ -11,7 +11,7 @@ import onnx_graphsurgeon as gs
 from halpc.errors import ModelError
 from passes.loading.fold import Knowledge, interpret, look_up
 from passes.loading.observe import observe
-from passes.loading.sizes import Shapes, doubled, halved
+from passes.loading.sizes import Shapes, doubled, halved, open_axes
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +30,17 @@ def fitting(
     Raises:
         ModelError: the model runs at none of them; what was wrong at the first.
     """
-    sizes, known = _large_enough(graph, static, dynamic, given)
-    while _largest(known) > LARGEST and (smaller := halved(sizes, dynamic, given)):
+    axes = open_axes(graph, dynamic, given)
+    sizes, known = _large_enough(graph, static, axes)
+    while _largest(known) > LARGEST and (smaller := halved(sizes, axes)):
         sizes, known = smaller, _known_at(graph, smaller)
     return dict(sizes), known
 
 
-def _large_enough(graph: gs.Graph, static: Shapes, dynamic: Shapes, given: Shapes) -> tuple[Shapes, Knowledge]:
+def _large_enough(graph: gs.Graph, static: Shapes, axes: Shapes) -> tuple[Shapes, Knowledge]:
     first: tuple[Shapes, Knowledge] | None = None
     refusal: ModelError | None = None
-    for sizes in _growing(static, dynamic, given):
+    for sizes in _growing(static, axes):
         try:
             known = _known_at(graph, sizes)
         except ModelError as error:
@@ -54,11 +55,11 @@ def _large_enough(graph: gs.Graph, static: Shapes, dynamic: Shapes, given: Shape
     return first
 
 
-def _growing(static: Shapes, dynamic: Shapes, given: Shapes) -> Iterator[Shapes]:
+def _growing(static: Shapes, axes: Shapes) -> Iterator[Shapes]:
     sizes = static
     for _ in range(DOUBLINGS):
         yield sizes
-        if (larger := doubled(sizes, dynamic, given)) == sizes:
+        if (larger := doubled(sizes, axes)) == sizes:
             return
         sizes = larger
 

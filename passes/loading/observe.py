@@ -29,8 +29,10 @@ def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Seque
         session = session_of(proto, optimise=False)
         values = session.run(list(names), random_feeds(session, shapes))
     except Exception as error:  # onnxruntime raises its own untyped family
+        sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
         raise ModelError(
-            f"onnxruntime cannot run the model to observe its shapes: {str(error).splitlines()[0]}"
+            f"onnxruntime cannot run the model on {sizes} to observe its shapes: {str(error).splitlines()[0]}; give"
+            " --shape where these sizes are not the model's"
         ) from error
     return {
         name: Known(value.shape, int(helper.np_dtype_to_tensor_dtype(value.dtype)))

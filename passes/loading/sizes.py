@@ -38,17 +38,53 @@ def static_shapes(
     static: dict[str, tuple[int, ...]] = {}
     dynamic: dict[str, tuple[int, ...]] = {}
     for tensor in graph.inputs:
+        if tensor.name in given and tensor.shape is not None:
+            named = zip(tensor.shape, _given(tensor, given[tensor.name]), strict=True)
+            symbols |= {n: size for n, size in named if isinstance(n, str) and n}
+    for tensor in graph.inputs:
         if tensor.shape is None:
             raise ModelError(
                 f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again"
             )
-        free = tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
-        shape = _given(tensor, given[tensor.name]) if tensor.name in given else _assumed(tensor, free, batch, symbols)
-        static[tensor.name], dynamic[tensor.name] = shape, free
+        dynamic[tensor.name] = free_axes(tensor)
+    places = batch_axes(graph, dynamic)
+    for tensor in graph.inputs:
+        if dynamic[tensor.name][:1] == (0,) and isinstance(tensor.shape[0], str) and tensor.shape[0]:
+            symbols.setdefault(tensor.shape[0], batch or 1)
+    for tensor in graph.inputs:
+        static[tensor.name] = (
+            _given(tensor, given[tensor.name])
+            if tensor.name in given
+            else _assumed(tensor, dynamic[tensor.name], places[tensor.name], batch, symbols)
+        )
     if batch is not None and all(shape[:1] != (batch,) for shape in static.values()):
         fixed = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in static.items())
         raise UsageError(f"--batch {batch}: no input has a dynamic first axis ({fixed}); export it with one")
     return static, dynamic
+
+
+def free_axes(tensor: gs.Tensor) -> tuple[int, ...]:
+    """Axes that the model leaves open."""
+    return tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
+
+
+def batch_axes(graph: gs.Graph, dynamic: Shapes) -> dict[str, int]:
+    """Where each input counts samples: its first axis.
+
+    In a model that has an open first axis, an input whose first is fixed and whose only open one is the second of three
+    is a recurrence's state, [layers, batch, width].
+    """
+    inner = {t.shape[i] for t in graph.inputs for i in dynamic[t.name] if i > 0 and dynamic[t.name] != (1,)}
+    counted = {t.shape[0] for t in graph.inputs if dynamic[t.name][:1] == (0,)}
+    return {
+        t.name: int(
+            bool(counted)
+            and dynamic[t.name] == (1,)
+            and len(t.shape) == 3
+            and (not isinstance(t.shape[1], str) or t.shape[1] in counted or t.shape[1] not in inner)
+        )
+        for t in graph.inputs
+    }
 
 
 def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,14 +99,16 @@ def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _assumed(tensor: gs.Tensor, free: tuple[int, ...], batch: int | None, symbols: dict[str, int]) -> tuple[int, ...]:
+def _assumed(
+    tensor: gs.Tensor, free: tuple[int, ...], place: int, batch: int | None, symbols: dict[str, int]
+) -> tuple[int, ...]:
     """Sizes for dynamic axes: the batch as given, image and sequence sizes by the input's rank."""
     shape: list[int] = []
     for i, n in enumerate(tensor.shape):
         if i not in free:
             shape.append(int(n))
             continue
-        usual = (batch or 1) if i == 0 else {4: IMAGE, 5: VOLUME}.get(len(tensor.shape), SEQUENCE)
+        usual = (batch or 1) if i == place else {4: IMAGE, 5: VOLUME}.get(len(tensor.shape), SEQUENCE)
         shape.append(symbols.setdefault(n, usual) if isinstance(n, str) and n else usual)
     return tuple(shape)
 
@@ -83,34 +121,45 @@ def tell(static: Shapes, dynamic: Shapes, given: Shapes) -> None:
             log.warning("input %s has dynamic axes: analysed at %s (--shape %s:… chooses another)", name, text, name)
 
 
-def halved(static: Shapes, dynamic: Shapes, given: Shapes) -> dict[str, tuple[int, ...]]:
-    """The shapes with assumed sizes halved; empty where nothing was assumed, or too little is left."""
-    smaller = {
-        name: tuple(
-            n // 2 if name not in given and i > 0 and i in dynamic[name] and n >= 2 * SMALLEST else n
-            for i, n in enumerate(shape)
+def open_axes(graph: gs.Graph, dynamic: Shapes, given: Shapes) -> dict[str, tuple[int, ...]]:
+    """Axes whose assumed sizes may grow and shrink: no batches, and none that a given shape settles."""
+    places = batch_axes(graph, dynamic)
+    settled = {t.shape[i] for t in graph.inputs for i in dynamic[t.name] if i == places[t.name] or t.name in given}
+    return {
+        t.name: tuple(
+            i
+            for i in dynamic[t.name]
+            if i not in (0, places[t.name])
+            and t.name not in given
+            and not (isinstance(t.shape[i], str) and t.shape[i] in settled)
         )
+        for t in graph.inputs
+    }
+
+
+def halved(static: Shapes, axes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes with the sizes of open axes halved; empty where there is none, or too little is left."""
+    smaller = {
+        name: tuple(n // 2 if i in axes[name] and n >= 2 * SMALLEST else n for i, n in enumerate(shape))
         for name, shape in static.items()
     }
     return {} if smaller == dict(static) else smaller
 
 
-def doubled(static: Shapes, dynamic: Shapes, given: Shapes) -> dict[str, tuple[int, ...]]:
-    """The shapes with assumed sizes doubled; batches stay."""
-    return {
-        name: tuple(2 * n if name not in given and i > 0 and i in dynamic[name] else n for i, n in enumerate(shape))
-        for name, shape in static.items()
-    }
+def doubled(static: Shapes, axes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes with the sizes of open axes doubled."""
+    return {name: tuple(2 * n if i in axes[name] else n for i, n in enumerate(shape)) for name, shape in static.items()}
 
 
 def varied(graph: gs.Graph, static: Shapes, dynamic: Shapes, first: int, other: int) -> dict[str, tuple[int, ...]]:
     """The shapes with `first` added to a dynamic first axis and `other` to the other dynamic axes."""
     symbols: dict[object, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    places = batch_axes(graph, dynamic)
     for tensor in graph.inputs:
         sizes = list(static[tensor.name])
         for i in dynamic[tensor.name]:
             key = tensor.shape[i] if isinstance(tensor.shape[i], str) else (tensor.name, i)
-            sizes[i] = symbols.setdefault(key, sizes[i] + (first if i == 0 else other))
+            sizes[i] = symbols.setdefault(key, sizes[i] + (first if i == places[tensor.name] else other))
         shapes[tensor.name] = tuple(sizes)
     return shapes

@@ -142,6 +142,40 @@ def test_what_counts_things_found_in_the_data_stays_computed(tmp_path: Path) -> 
         assert session.run(None, {"x": x})[0].shape == (count, 4)
 
 
+STATE = """state (float[N,L] x, float[1,B,8] h) => (float[T,1,B,8] y)
+    <int64[1] one = {1}> {
+        u = Unsqueeze(x, one)
+        c = Conv<strides=[16]>(u, w)
+        t = Transpose<perm=[2,0,1]>(c)
+        y = GRU<hidden_size=8>(t, g, r, , , h)
+    }"""
+STATE_WEIGHTS = {"w": (6, 1, 100), "g": (1, 24, 6), "r": (1, 24, 8)}
+
+
+@pytest.mark.parametrize("batch", ["N", "?", "B"])
+def test_sizes_grow_but_not_the_batch_of_a_state(tmp_path: Path, batch: str) -> None:
+    text = STATE.replace("[1,B,8] h", f"[1,{batch},8] h").replace("[T,1,B,8]", "[T,1,?,8]")
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(text, STATE_WEIGHTS), path)
+    assert load(path).shapes == {"x": (1, 128), "h": (1, 1, 8)}
+    assert load(path, batch=3).shapes == {"x": (3, 128), "h": (1, 3, 8)}
+
+
+def test_a_given_shape_settles_the_axes_that_are_called_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(STATE.replace("B", "N"), STATE_WEIGHTS), path)
+    assert load(path, shapes={"x": (2, 160)}).shapes == {"x": (2, 160), "h": (1, 2, 8)}
+
+
+def test_an_output_that_is_declared_again_without_a_shape_keeps_its_shape(tmp_path: Path) -> None:
+    proto = model_of(SHIFTED, {"w": (10, 4, 1), "v": (2, 7, 1)})
+    again = proto.graph.value_info.add(name="y")
+    again.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    onnx.save(proto, tmp_path / "model.onnx")
+    model = load(tmp_path / "model.onnx")
+    onnx.checker.check_model(proto_of(model.graph, model.header))
+
+
 def test_a_split_of_a_shape_of_which_some_is_constant_keeps_its_places(tmp_path: Path) -> None:
     _, plan, small = halved(tmp_path, PARTED, {"w": (8, 3, 1, 1), "b": (1, 8, 1, 1), "v": (2, 8, 1, 1)})
     assert plan.keep["w"][0].size == 4
