@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -56,7 +57,9 @@ from passes.write import check_names, publish, staging, write_json
 
 log = logging.getLogger(__name__)
 
-WRITTEN = ("pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine")
+WRITTEN = (
+    "pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine", "model.layers.json",
+)  # fmt: skip
 AGAIN = 2  # times that everything behind the budget is done over
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 NAMED = 3  # groups that a note names
@@ -81,7 +84,7 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
         run(job, PREPARE)
         report = finish(job)
         if not options.dry_run:
-            write(job, report, folder)
+            report = write(job, report, folder)
             publish(folder, options.out)
     return report
 
@@ -308,8 +311,8 @@ def _evaluate(job: Job) -> None:
         job.accuracy = evaluate(job.final, job.labelled).top1
 
 
-def write(job: Job, report: Report, folder: Path) -> None:
-    """Every file of the output, into the scratch folder.
+def write(job: Job, report: Report, folder: Path) -> Report:
+    """Every file of the output, into the scratch folder; the report with what an engine says of itself.
 
     Raises:
         OverBudgetError: the result is slower than the input.
@@ -323,8 +326,11 @@ def write(job: Job, report: Report, folder: Path) -> None:
     if job.options.precision not in NATIVE:
         save_proto(job.deployed, folder / f"pruned.{job.options.precision}.onnx")
     _engine(job, folder)
+    if job.engine is not None:
+        report = replace(report, engine=summary.engine(job), notes=(*report.notes, *job.engine.notes))
     (folder / "report.html").write_text(summary.html(report), encoding="utf-8")
     write_json(folder / "report.json", report.as_json())
+    return report
 
 
 def _engine(job: Job, folder: Path) -> None:

@@ -164,7 +164,8 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
 def _written(report: Report) -> list[str]:
     """The files of this run in the output folder."""
     deployed = [f"pruned.{report.precision}.onnx"] if report.precision not in NATIVE else []
-    engine = ["model.engine"] if str(report.device.get("backend")).startswith("tensorrt") else []
+    engine = [] if report.engine is None else ["model.engine"]
+    engine += ["model.layers.json"] if report.engine is not None and report.engine["gpu"] else []
     return ["pruned.onnx", *deployed, *engine, "plan.json", "latency.json", "report.json", "report.html"]
 
 

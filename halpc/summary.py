@@ -59,6 +59,20 @@ def report(job: Job) -> Report:
     )
 
 
+def engine(job: Job) -> dict[str, Any]:
+    """What the builder says of the engine that it wrote."""
+    built = job.engine
+    return {
+        "backend": built.backend,
+        "version": built.version,
+        "gpu": built.gpu,
+        "precisions": dict(built.precisions),
+        "size_bytes": built.size_bytes,
+        "seconds": round(built.seconds, 3),
+        "warnings": list(built.warnings),
+    }
+
+
 def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
     return {
         "limit": job.limits[resource],

@@ -158,7 +158,7 @@ def _point(job: Job, budget: Budget, out: Path) -> Point:
         return Point(budget.text, "infeasible", None, str(error))
     try:
         with staging(place) as folder:
-            write(own, report, folder)
+            report = write(own, report, folder)
             publish(folder, place)
     except OverBudgetError as error:
         return Point(budget.text, "slower", Outcome.of(report), str(error))
@@ -192,7 +192,7 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
             if report is None:
                 continue
             if not options.dry_run:
-                write(own, report, folder)
+                report = write(own, report, folder)
                 publish(folder, options.out)
             return report
     raise InfeasibleError(

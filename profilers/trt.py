@@ -53,7 +53,8 @@ class BuiltEngine:
         version: its version; the engine runs on no other.
         gpu: the GPU it was built on and is tied to; None for a plan made without one.
         precisions: number of computing layers per precision the engine really has.
-        notes: sentences for the report (real precision, portability, TensorRT's warnings).
+        notes: sentences for the report: the real precision, and where the engine runs.
+        warnings: what TensorRT warned of last.
         size_bytes: size of the file.
         seconds: time the build took.
     """
@@ -65,6 +66,7 @@ class BuiltEngine:
     gpu: str | None
     precisions: Mapping[str, int]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     size_bytes: int
     seconds: float
 
@@ -224,7 +226,8 @@ class TensorRTProfiler:
             version=facts["version"],
             gpu=facts["gpu"]["name"] if facts["gpu"] else None,
             precisions=made["precisions"],
-            notes=(note, self._portability(facts), *made["warnings"]),
+            notes=(f"the engine's {note}", self._portability(facts)),
+            warnings=tuple(made["warnings"]),
             size_bytes=made["size_bytes"],
             seconds=made["seconds"],
         )

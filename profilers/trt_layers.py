@@ -94,12 +94,12 @@ def check_precision(wanted: str, found: Mapping[str, int], name: str) -> str:
     """
     known = {precision: count for precision, count in found.items() if precision != "unknown"}
     if not known:
-        return "the engine does not tell the precision of its layers"
+        return "layers do not tell their precision"
     spelled = ", ".join(f"{count} {precision}" for precision, count in found.items())
     expected = "fp32" if wanted == "tf32" else wanted
     if expected not in known:
         if known != found:
-            return f"whether any computing layer is {wanted}, the engine does not tell: {spelled}"
+            return f"computing layers by precision, as far as they tell: {spelled}"
         raise BackendError(
             f"{name} was to be {wanted}, but none of its computing layers is: they are {spelled}. A "
             "strongly typed network goes by the graph's types; check its casts and Q/DQ nodes."

@@ -110,6 +110,8 @@ class Report:
         profiler: backend and regime, and samples measured against reused.
         device: what was measured on.
         precision: that it is deployed at.
+        engine: what is known of the engine beside the model: version, GPU, size, its layers' real precisions, and what
+            the builder warned of; None where none was built.
         versions: of halpc and the libraries that matter.
         notes: sentences that a reader must not miss.
     """
@@ -136,6 +138,7 @@ class Report:
     solver: str
     notes: tuple[str, ...] = ()
     precision: str = "fp32"
+    engine: Mapping[str, Any] | None = None
 
     @property
     def latency_name(self) -> str:

@@ -209,7 +209,7 @@ def test_rtx_builds_a_plan_of_every_precision_without_a_gpu(
 def test_a_plan_made_without_a_gpu_claims_no_precision(rtx: trt.TensorRTProfiler, tmp_path: Path) -> None:
     built = rtx.build(network(), tmp_path / "model.engine")
     assert (built.gpu, built.information, dict(built.precisions)) == (None, None, {})
-    assert any("does not tell" in note for note in built.notes)
+    assert any("do not tell" in note for note in built.notes)
 
 
 def test_an_engine_that_fails_to_build_names_the_node(rtx: trt.TensorRTProfiler, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_mixed_precision_is_told_and_tf32_is_float32() -> None:
 
 
 def test_an_engine_that_does_not_tell_is_not_refused() -> None:
-    assert "does not tell" in trt_layers.check_precision("fp16", {"unknown": 2}, "m")
+    assert "do not tell" in trt_layers.check_precision("fp16", {"unknown": 2}, "m")
 
 
 def test_an_engine_that_tells_only_in_part_is_not_refused() -> None:
