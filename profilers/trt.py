@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from halpc.errors import BackendError, UsageError
 from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
+from halpc.ir.table import cache_folder
 from profilers import trt_job, trt_layers
 from profilers.bundle import bundle, is_aside, owners
 from profilers.portions import portions
@@ -258,12 +259,11 @@ class TensorRTProfiler:
         """The timing cache of this device, version and settings; RTX has none that does anything."""
         if self.backend != "tensorrt":
             return None
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halpc"
         device = self.device
         spelled = f"{device.backend}-{device.version}-{device.name}-cuda{device.details['cuda_driver']}"
         settings = self.settings
         name = f"{spelled}-{settings.precision}-level{settings.level}-times{settings.timing_iterations}.timing"
-        return str((self.cache_folder or home) / re.sub(r"[^\w.-]+", "_", name))
+        return str((self.cache_folder or cache_folder(os.environ)) / re.sub(r"[^\w.-]+", "_", name))
 
     def _build(
         self,

@@ -9,6 +9,7 @@ Source: NVIDIA TensorRT 10.16 and 11.4 Python API; every name used here is check
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -235,31 +236,38 @@ def _load_cache(config: Any, settings: Settings, said: list[str]) -> Any | None:
     """A timing cache from the file, or a fresh one where there is none or it does not fit any more."""
     if settings.cache is None:
         return None
-    path = Path(settings.cache)
-    stored = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(stored)
+    cache = config.create_timing_cache(_stored(Path(settings.cache)))
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = present(config.create_timing_cache(b""), "create a timing cache", said)
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
 
 
+def _stored(path: Path) -> bytes:
+    """What the file holds; nothing where it cannot be read: a cache only saves time."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def _store_cache(config: Any, path: Path) -> None:
-    """Writes the timing cache, together with what another process stored meanwhile, by renaming."""
+    """Writes the timing cache, together with what another process stored meanwhile, by renaming; if it can."""
     cache = config.get_timing_cache()
     if cache is None:
         return
-    if path.is_file():
-        theirs = config.create_timing_cache(path.read_bytes())
+    if stored := _stored(path):
+        theirs = config.create_timing_cache(stored)
         if theirs is not None:
             cache.combine(theirs, True)
     data = cache.serialize()
     if data is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(bytes(data))
-    temporary.replace(path)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_bytes(bytes(data))
+        temporary.replace(path)
 
 
 def deserialize(trt: Any, logger: Any, plan: Path) -> tuple[Any, Any]:

@@ -299,15 +299,19 @@ class LatencyTable:
 
 
 def cache_path(device: Device, environ: Mapping[str, str]) -> Path:
-    """Where the table of `device` is kept by default: `$HALPC_CACHE`, else `halpc` in the XDG cache folder.
+    """Where the table of `device` is kept by default."""
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{device.backend} {device.name} {device.precision}".lower()).strip("-")
+    return cache_folder(environ) / "tables" / f"{slug}-{device.key}.v{VERSION}.jsonl"
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where what was measured is kept: `$HALPC_CACHE`, else `halpc` in the XDG cache folder.
 
     Source: https://specifications.freedesktop.org/basedir-spec/latest/
     """
     base = environ.get("XDG_CACHE_HOME", "")
     home = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
-    folder = Path(environ["HALPC_CACHE"]) if environ.get("HALPC_CACHE") else home / "halpc"
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{device.backend} {device.name} {device.precision}".lower()).strip("-")
-    return folder / "tables" / f"{slug}-{device.key}.v{VERSION}.jsonl"
+    return Path(environ["HALPC_CACHE"]) if environ.get("HALPC_CACHE") else home / "halpc"
 
 
 def _judge_device(path: Path, differences: list[str], accepted: bool) -> None:
