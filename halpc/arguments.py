@@ -12,7 +12,7 @@ from halpc import __version__
 from halpc.errors import InputError, UsageError
 from halpc.idle import profiler_of, refuse_idle
 from halpc.options import Options
-from halpc.units import Budget, check_percentile, parse_budget, parse_shapes
+from halpc.units import Budget, check_percentile, parse_budget, parse_shapes, parse_values
 
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
@@ -99,6 +99,8 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224",
                         help="static shape of an input with dynamic axes (repeatable)")  # fmt: skip
     parser.add_argument("--batch", type=_positive, help="size of a dynamic first axis (default 1)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", dest="values",
+                        help="what an input always is, as in sr=16000 (repeatable)")  # fmt: skip
     parser.add_argument("--freeze", action="append", default=[], metavar="PATTERN",
                         help="layers whose width stays, as a glob (repeatable)")  # fmt: skip
     parser.add_argument("--allow-renormalisation", action="store_true",
@@ -226,6 +228,7 @@ def _bench_command(commands: Commands, shared: argparse.ArgumentParser) -> argpa
     parser.add_argument("models", type=_path, nargs="+", help="ONNX files; the first is the baseline")
     parser.add_argument("--shape", action="append", default=[], metavar="NAME:1x3x224x224")
     parser.add_argument("--batch", type=_positive)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", dest="values")
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring, for all together (default 5)")
     parser.add_argument("--percentile", type=float, default=50.0, metavar="P")
     _device_arguments(parser)
@@ -302,6 +305,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         precision=args.precision,
         shapes=parse_shapes((*args.opt_shapes, *args.shape)),
         batch=args.batch,
+        values=parse_values(args.values),
         profiles={w: parse_shapes(getattr(args, f"{w}_shapes")) for w in ("min", "opt", "max")},
         freeze=tuple(args.freeze),
         align=args.align,

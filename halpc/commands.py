@@ -8,7 +8,7 @@ from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
 from halpc.errors import OverBudgetError, UsageError
-from halpc.units import parse_budget, parse_shapes, parse_share, spell_ms, spell_over
+from halpc.units import parse_budget, parse_shapes, parse_share, parse_values, spell_ms, spell_over
 
 
 def compile(args: argparse.Namespace) -> int:
@@ -87,7 +87,8 @@ def explain(args: argparse.Namespace) -> int:
 def _inspected(args: argparse.Namespace) -> Any:
     from halpc.inspection import inspect as look
 
-    return look(args.model, parse_shapes(args.shape), args.batch, tuple(args.freeze), args.allow_renormalisation)
+    shapes, values = parse_shapes(args.shape), parse_values(args.values)
+    return look(args.model, shapes, args.batch, tuple(args.freeze), args.allow_renormalisation, values)
 
 
 def profile(args: argparse.Namespace) -> int:

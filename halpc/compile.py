@@ -33,7 +33,7 @@ from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
-from passes.loading.whole import check_numbers
+from passes.loading.whole import check_layers, check_numbers
 from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
@@ -168,7 +168,12 @@ def _open(job: Job) -> None:
 def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
-    job.model = load(options.model, shapes=options.shapes, batch=options.batch)
+    job.model = load(options.model, shapes=options.shapes, batch=options.batch, values=options.values)
+    inside = check_layers(options.model, job.model.graph)
+    if inside:
+        layer, reason = next(iter(inside.items()))
+        others = f" and {len(inside) - 1} more layer(s)" if len(inside) > 1 else ""
+        job.note(f"{layer}{others}: whole, since {reason}")
     check_numbers(options.model, job.model.graph)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
     job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)

@@ -18,6 +18,7 @@ from halpc.ir.groups import Coupling, Group, Member
 from halpc.ir.model import Model
 from passes.count import macs, params
 from passes.couple import couple
+from passes.coupling.enclosed import enclosed
 from passes.coupling.members import WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
 from passes.slim import NO_WEIGHTS
@@ -74,10 +75,15 @@ class Inspection:
 
 
 def inspect(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int | None, freeze: tuple[str, ...], renormalise: bool
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int | None,
+    freeze: tuple[str, ...],
+    renormalise: bool,
+    values: Mapping[str, float] | None = None,
 ) -> Inspection:
     """Load and couple a model, and count what each group carries."""
-    model = load(path, shapes=shapes, batch=batch)
+    model = load(path, shapes=shapes, batch=batch, values=values)
     coupling = couple(model.twin, renormalise=renormalise, freeze=produced_by(model.twin, freeze))
     macs_of, params_of = _carried(macs(model.twin, coupling)), _carried(params(model.twin, coupling))
     names = {node.name: layer_name(node) for node in model.twin.nodes}
@@ -89,7 +95,7 @@ def inspect(
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
     totals = macs(model.twin, coupling).at({}), params(model.twin, coupling).at({})
-    return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling), *totals)
+    return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.graph), *totals)
 
 
 def _is_window(member: Member) -> bool:

@@ -14,7 +14,7 @@ from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Progress
-from halpc.units import check_percentile, parse_shapes
+from halpc.units import check_percentile, parse_shapes, parse_values
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.load import load
@@ -43,10 +43,10 @@ def compare(args: argparse.Namespace) -> Comparison:
     if not 0 <= args.seconds <= LONGEST_S:
         raise UsageError(f"--seconds {args.seconds:g}: expected a number from 0 to {LONGEST_S}")
     check_percentile(args.percentile)
-    shapes = parse_shapes(args.shape)
+    shapes, values = parse_shapes(args.shape), parse_values(args.values)
     profiler, models = _profiler(args), {}
     for path in args.models:
-        model = load(path, shapes=shapes, batch=args.batch)
+        model = load(path, shapes=shapes, batch=args.batch, values=values)
         models[str(path)] = static_proto(model.graph, model.shapes, model.header)
         runs_here(profiler, path, models[str(path)])
     return bench(profiler, models, seconds=args.seconds, percent=args.percentile)
@@ -57,7 +57,7 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
     shapes = parse_shapes(args.shape)
     profiler = _profiler(args)
     table = LatencyTable.open(args.output, profiler.device)
-    model = load(args.model, shapes=shapes, batch=args.batch)
+    model = load(args.model, shapes=shapes, batch=args.batch, values=parse_values(args.values))
     runs_here(profiler, args.model, static_proto(model.graph, model.shapes, model.header))  # refused before it is begun
     frozen = produced_by(model.twin, args.freeze)
     coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)

@@ -29,6 +29,7 @@ class Options:
         precision: `fp32`, `tf32`, `fp16`, `bf16`, `int8`, `fp8`.
         shapes: static shapes of inputs by name.
         batch: size of a dynamic first axis.
+        values: what inputs always are, by name.
         profiles: min, opt and max shapes of dynamic inputs, for engines.
         freeze: glob patterns of layers whose width stays.
         align: axes of weights are multiples of this (a group's full size stays admissible); None lets halpc choose.
@@ -61,6 +62,7 @@ class Options:
     precision: str = "fp32"
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     batch: int | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     freeze: tuple[str, ...] = ()
     align: int | None = None

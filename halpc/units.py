@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,6 +113,26 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         if shapes.setdefault(name, shape) != shape:
             raise UsageError(f"--shape {text!r}: input {name!r} has another shape already, {shapes[name]}; give one")
     return shapes
+
+
+def parse_values(texts: Iterable[str]) -> dict[str, float]:
+    """`sr=16000` and the like: what an input always is; a name may contain equals signs.
+
+    Raises:
+        UsageError: not of that form, or two values of one input.
+    """
+    values: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = float({"true": "1", "false": "0"}.get(number.lower(), number))
+        except ValueError as error:
+            raise UsageError(f"--set {text!r}: expected NAME=NUMBER, as in sr=16000") from error
+        if not name or not math.isfinite(value):
+            raise UsageError(f"--set {text!r}: expected NAME=NUMBER, as in sr=16000")
+        if values.setdefault(name, value) != value:
+            raise UsageError(f"--set {text!r}: input {name!r} has another value already, {values[name]:g}; give one")
+    return values
 
 
 def spell_ms(ms: float) -> str:

@@ -24,6 +24,7 @@ from passes.loading.counts import recounted
 from passes.loading.explicit import make_explicit, write_split_sizes
 from passes.loading.fitting import fitting
 from passes.loading.fold import Knowledge, interpret
+from passes.loading.given import set_inputs
 from passes.loading.literal import literalise, settle
 from passes.loading.origins import origins_of
 from passes.loading.recipes import recipes_of
@@ -40,33 +41,41 @@ NEWEST_IR = 13
 SAID = 300  # characters of what the checker says
 
 
-def load(path: Path, *, shapes: Mapping[str, tuple[int, ...]] | None = None, batch: int | None = None) -> Model:
+def load(
+    path: Path,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int | None = None,
+    values: Mapping[str, float] | None = None,
+) -> Model:
     """Read and prepare a model.
 
     Args:
         path: an ONNX file; external data is looked for beside it.
         shapes: static shapes for inputs by name, needed where axes other than the batch are dynamic.
         batch: size of a dynamic first axis (default 1).
+        values: inputs that always have this value; they stay inputs, and nothing reads them.
 
     Raises:
         ModelError: not ONNX, truncated, invalid, or outside the supported IR and opset range.
-        UsageError: a shape or a batch that the model cannot take.
+        UsageError: a shape, a batch or a value that the model cannot take.
     """
     try:
-        return _load(path, dict(shapes or {}), batch)
+        return _load(path, dict(shapes or {}), batch, values or {})
     except ModelError as error:
         if str(path) in str(error):
             raise
         raise ModelError(f"{path}: {error}") from error
 
 
-def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None) -> Model:
+def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, values: Mapping[str, float]) -> Model:
     proto = read(path)
     digest, size = _digest(path, proto)
     weights = {t.name for t in proto.graph.initializer}
     weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
+    set_inputs(proto, values)
     graph = _import(proto)
     static, dynamic = static_shapes(graph, given, batch)
     if inline_branches(graph, lambda: [interpret(graph, static), *_worlds(graph, static, dynamic)]):

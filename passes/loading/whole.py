@@ -10,6 +10,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from halpc.errors import ModelError
+from passes.coupling.enclosed import enclosed
 from passes.coupling.members import WEIGHTED
 from passes.loading.fold import Known
 from passes.weights import array_of
@@ -49,6 +50,19 @@ def check_sizes(tensors: Mapping[str, Known], shapes: Mapping[str, tuple[int, ..
                 f"tensor {name} comes out as {'x'.join(map(str, fact.shape))} from inputs of {sizes}; give --shape with"
                 " larger sizes, or export the model with them"
             )
+
+
+def check_layers(path: Path, graph: gs.Graph) -> dict[str, str]:
+    """Layers inside control flow, which stay whole, each with the reason.
+
+    Raises:
+        ModelError: there are no others.
+    """
+    inside = enclosed(graph)
+    if inside and not any(node.op in WEIGHTED for node in graph.nodes):
+        layer, reason = next(iter(inside.items()))
+        raise ModelError(f"{path}: nothing to prune, since no layer is outside of control flow: {layer}: {reason}")
+    return inside
 
 
 def check_numbers(path: Path, graph: gs.Graph) -> None:
