@@ -195,13 +195,13 @@ def inputs(run: ort.InferenceSession, seed: int, first: int = 1, factor: float =
         shape = [n if isinstance(n, int) else (first if i == 0 else usual) for i, n in enumerate(value.shape)]
         dtype = np.dtype(TYPES[value.type])
         if dtype.kind == "f":
-            feeds[value.name] = rng.standard_normal(shape).astype(dtype)
+            feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)
         elif dtype == np.uint8:
             feeds[value.name] = rng.integers(0, 256, shape).astype(dtype)
         elif dtype.kind == "b":
             feeds[value.name] = np.ones(shape, dtype)
         else:
-            feeds[value.name] = rng.integers(0, 2, shape).astype(dtype)
+            feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=dtype)
     return feeds
 
 

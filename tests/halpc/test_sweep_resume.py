@@ -49,11 +49,11 @@ def test_an_interrupted_sweep_goes_on_where_it_was(
     with monkeypatch.context() as patch:
         real, written_to = halpc.sweep.write, []
 
-        def interrupted(job: Any, report: Any, folder: Path) -> None:
+        def interrupted(job: Any, report: Any, folder: Path) -> Any:
             written_to.append(folder)
             if len(written_to) == 2:
                 raise KeyboardInterrupt
-            real(job, report, folder)
+            return real(job, report, folder)
 
         patch.setattr(halpc.sweep, "write", interrupted)
         assert swept(network) == 130
