@@ -1,14 +1,16 @@
 """What halpc does on this GPU: one command, no hand needed.
 
-    python -m benchmarks.gpu --smoke --out results            # < 1 minute: what loads and runs here at all
+    python -m benchmarks.gpu --smoke --out results            # minutes: what loads and runs here at all
     python -m benchmarks.gpu --out results                    # the whole course
+    python -m benchmarks.gpu --minutes 30 --out results       # as much of it as half an hour holds, what matters first
     python -m benchmarks.gpu --only staircases --out results  # some sections; merged into gpu.json
-    python -m benchmarks.gpu --only compiled --batches 256 --precisions fp16 --out results
+    python -m benchmarks.gpu --only compiled --runtimes tensorrt --batches 256 --precisions fp16 --out results
     python -m benchmarks.gpu --cpu --out results              # the whole course on the CPU, with small sizes
 
-Writes `gpu.json`, `gpu.md` (the tables of docs/gpu.md) and one PNG per staircase figure, after every step
-anew, so that a run that is cut short keeps what it had. A section that fails is recorded with its error, and
-the next one runs. Every number says how it was measured.
+Writes `gpu.json`, `gpu.md` (the tables of docs/gpu.md), what engines say of their layers and one PNG per staircase
+figure, after every step anew, so that a run that is cut short keeps what it had. Every step runs in a process of its
+own: one that fails, crashes, hangs or leaves the GPU without memory is recorded with its error, and the next one runs.
+Started again with the same folder it finds the latency tables there. Every number says how it was measured.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import argparse
 import dataclasses
 import datetime
 import importlib.metadata
-import itertools
+import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -32,73 +35,27 @@ from typing import Any
 import numpy as np
 import onnx
 
-from benchmarks import gpu_models, gpu_report
+from benchmarks import gpu_engines, gpu_models, gpu_report
+from benchmarks.gpu_course import BY_CASE, RUNTIMES, Course, Facts, Kernel, cases_of, course, failed, merged
 from halpc.errors import HalpcError
 from passes.cast import cast_for_timing
 from profilers import profiler_for
 
-SPEEDUPS = (1.6, 2.55)  # HALP's two ResNet-50 points
+ROOT = Path(__file__).parents[1]
+STEP_SECONDS = 1200.0  # after which a step is ended: something in it hangs
 PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
     "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-cu12",
     "tensorrt-rtx-cu13",
     "cuda-bindings",
+    "pycuda",
+    "nvidia-cudnn-cu13",
     "numpy",
 )
-Facts = dict[str, Any]
-Kernel = tuple[str, int, int, int, int]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Course:
-    """What is run, and how large.
-
-    Attributes:
-        provider: onnxruntime's execution provider.
-        batches, precisions: every combination is measured.
-        side, width: image side and ResNet-50's base width.
-        kernels: (name, in-width, largest out-width, kernel, side) of every staircase.
-        step: out-widths are multiples of it.
-        seconds: time for an end-to-end comparison.
-        out: folder of the results.
-    """
-
-    provider: str
-    batches: tuple[int, ...]
-    precisions: tuple[str, ...]
-    side: int
-    width: int
-    kernels: tuple[Kernel, ...]
-    step: int
-    seconds: float
-    out: Path
-
-    def profiler(self, precision: str) -> Any:
-        """onnxruntime's stop-watch at one precision."""
-        return profiler_for("onnxruntime", provider=self.provider, precision=precision).profiler
-
-    def resnet(self, batch: int, precision: str) -> onnx.ModelProto:
-        """The network at one batch size and precision."""
-        return cast_for_timing(gpu_models.resnet50(batch, side=self.side, width=self.width), precision)
-
-
-def course(arguments: argparse.Namespace) -> Course:
-    """Sizes for a GPU, or small ones for the CPU."""
-    if arguments.cpu:
-        kernels: tuple[Kernel, ...] = (
-            ("3×3, 16→C, 14×14", 16, 32, 3, 14),
-            ("1×1, 32→C, 14×14", 32, 32, 1, 14),
-        )
-        return Course("cpu", (1, 2), ("fp32", "fp16"), 64, 16, kernels, 8, 0.5, arguments.out)
-    kernels = (
-        ("3×3, 64→C, 56×56", 64, 128, 3, 56),
-        ("1×1, 256→C, 56×56", 256, 128, 1, 56),
-        ("3×3, 256→C, 14×14", 256, 256, 3, 14),
-        ("1×1, 1024→C, 14×14", 1024, 256, 1, 14),
-    )
-    return Course("cuda", (1, 256), ("fp32", "fp16"), 224, 64, kernels, 8, 3.0, arguments.out)
 
 
 def environment(plan: Course) -> Facts:
@@ -109,14 +66,20 @@ def environment(plan: Course) -> Facts:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw"]
-    try:
-        answer = subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
-        gpu = answer.stdout.strip() or answer.stderr.strip()
-    except OSError as error:
-        gpu = f"none ({error})"
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": today, "python": platform.python_version(), "gpu": gpu, "versions": versions}
+    gpu = _smi("name,driver_version,memory.total,clocks.max.sm,power.limit,mig.mode.current")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"date": today, "python": platform.python_version(), "gpu": gpu, "visible": visible, "versions": versions}
+
+
+def _smi(fields: str) -> str:
+    """What nvidia-smi says of every GPU, or why it says nothing."""
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"none ({error})"
+    return "; ".join((answer.stdout.strip() or answer.stderr.strip()).splitlines())
 
 
 def onnxruntime_runs(plan: Course) -> Facts:
@@ -138,83 +101,43 @@ def onnxruntime_runs(plan: Course) -> Facts:
     return facts
 
 
+def tensorrt_runs(plan: Course) -> Facts:
+    """Does TensorRT build, load, run and tell its layers here?"""
+    return gpu_engines.backend_runs("tensorrt", _few(plan), plan.precisions, plan.out)
+
+
 def rtx_runs(plan: Course) -> Facts:
     """Does a TensorRT-RTX plan build, load and run here? (Not a TensorRT result, whatever it says.)"""
-    facts: Facts = {}
-    for name, model in (
-        ("convolution", gpu_models.convolution(1, (16, 32, 3), 14)),
-        ("resnet50", gpu_models.resnet50(1, side=plan.side, width=plan.width)),
-    ):
-        facts[name] = _rtx(model, plan.out / f"rtx-{name}.plan", run=plan.provider != "cpu")
-    return facts
+    return gpu_engines.backend_runs("tensorrt_rtx", _few(plan), plan.precisions[:1], plan.out)
 
 
-def _rtx(model: onnx.ModelProto, path: Path, *, run: bool) -> Facts:
-    from profilers.trt import TensorRTProfiler
-
-    facts: Facts = {}
-    with TensorRTProfiler("tensorrt_rtx") as profiler:
-        try:
-            built = profiler.build(model, path)
-            facts["build"] = {"seconds": built.seconds, "bytes": built.size_bytes, "notes": list(built.notes)}
-            if run:
-                facts["device"] = profiler.device.as_json()
-                facts["timing"] = _spell(profiler.compare([path], seconds=1.0)[0])
-                facts["layers"] = [dataclasses.asdict(layer) for layer in profiler.layers(model)][:8]
-                facts["kernel_ms"] = [float(ms) for ms in profiler.kernels([model, model])]
-        except HalpcError as error:
-            facts["error"] = f"{type(error).__name__}: {error}"
-    path.unlink(missing_ok=True)
-    path.with_name(f"{path.stem}.layers.json").unlink(missing_ok=True)
-    return facts
-
-
-def tensorrt_runs(plan: Course) -> Facts:
-    """Is real TensorRT here?"""
-    try:
-        return {"device": profiler_for("tensorrt").profiler.device.as_json()}
-    except HalpcError as error:
-        return {"error": str(error)}
-
-
-def _spell(timing: Any) -> Facts:
+def _few(plan: Course) -> dict[str, onnx.ModelProto]:
     return {
-        "median_ms": timing.median_ms,
-        "p95_ms": timing.percentile_ms(95),
-        "min_ms": timing.min_ms,
-        "spread": timing.spread,
-        "runs": len(timing.samples_ms),
-        "regime": timing.regime,
+        "convolution": gpu_models.convolution(1, (16, 32, 3), 14),
+        "resnet50": gpu_models.resnet50(1, side=plan.side, width=plan.width),
     }
 
 
 def baselines(plan: Course) -> Facts:
     """ResNet-50 end to end, every batch and precision; the same model twice tells the noise."""
     rows = []
-    for batch in plan.batches:
-        for precision in plan.precisions:
-            model = plan.resnet(batch, precision)
-            first, again = plan.profiler(precision).compare([model, model], seconds=plan.seconds)
-            repeat = abs(again.median_ms - first.median_ms) / first.median_ms
-            throughput = batch * 1e3 / first.median_ms
-            row = {
-                "batch": batch,
-                "precision": precision,
-                "images_per_s": throughput,
-                "repeats_within": repeat,
-            }
-            rows.append(row | _spell(first))
+    for case in cases_of(plan):
+        model = plan.resnet(case["batch"], case["precision"])
+        profiler = plan.profiler(case["precision"], case["runtime"])
+        first, again = profiler.compare([model, model], seconds=plan.seconds)
+        repeat = abs(again.median_ms - first.median_ms) / first.median_ms
+        throughput = case["batch"] * 1e3 / first.median_ms
+        rows.append(case | {"images_per_s": throughput, "repeats_within": repeat} | gpu_engines.spell(first))
     return {"rows": rows}
 
 
 def staircases(plan: Course) -> Facts:
-    """Kernel time over out-width, for ResNet-50's own convolutions; one figure per batch and precision."""
+    """Kernel time over out-width, for ResNet-50's own convolutions; one figure per runtime, batch and precision."""
     curves = []
-    for batch in plan.batches:
-        for precision in plan.precisions:
-            profiler = plan.profiler(precision)
-            for kernel in plan.kernels:
-                curves.append(_staircase(profiler, plan, batch, precision, kernel))
+    for case in cases_of(plan):
+        profiler = plan.profiler(case["precision"], case["runtime"])
+        for kernel in plan.kernels:
+            curves.append(case | _staircase(profiler, plan, case["batch"], case["precision"], kernel))
     return {"rows": curves, "figures": gpu_report.draw(curves, plan.out)}
 
 
@@ -226,30 +149,29 @@ def _staircase(profiler: Any, plan: Course, batch: int, precision: str, kernel: 
     started = time.perf_counter()
     times_ms = profiler.kernels(models, repetitions=7)
     seconds = time.perf_counter() - started
-    where = {"batch": batch, "precision": precision, "kernel": name}
-    return where | {"widths": widths, "times_ms": [float(ms) for ms in times_ms], "seconds": seconds}
+    return {"kernel": name, "widths": widths, "times_ms": [float(ms) for ms in times_ms], "seconds": seconds}
 
 
 def compiled(plan: Course) -> Facts:
     """Compile to HALP's two points and measure: latency, throughput, predicted against measured."""
-    points = itertools.product(plan.batches, plan.precisions, SPEEDUPS)
-    return {"rows": [_compile(plan, *point) for point in points]}
+    return {"rows": [_compile(plan, case, speedup) for case in cases_of(plan) for speedup in plan.speedups]}
 
 
-def _compile(plan: Course, batch: int, precision: str, speedup: float) -> Facts:
+def _compile(plan: Course, case: Facts, speedup: float) -> Facts:
     from halpc.compile import compile_model
     from halpc.options import Options
     from halpc.units import parse_budget
 
-    facts: Facts = {"batch": batch, "precision": precision, "speedup_asked": speedup}
+    facts: Facts = {**case, "speedup_asked": speedup}
+    batch, runtime = case["batch"], case["runtime"]
     try:
         budget = (parse_budget("latency", f"{speedup}x"),)
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "resnet50.onnx"
             onnx.save(gpu_models.resnet50(batch, side=plan.side, width=plan.width), source)
             started = time.perf_counter()
-            options = Options(source, budget, Path(folder) / "out", profiler="onnxruntime", provider=plan.provider,
-                              precision=precision)  # fmt: skip
+            options = Options(source, budget, Path(folder) / "out", profiler=runtime, provider=plan.provider,
+                              precision=case["precision"])  # fmt: skip
             report = compile_model(options).as_json()
         facts["compile_seconds"] = time.perf_counter() - started
         facts |= _outcome(report, batch)
@@ -273,6 +195,7 @@ def _outcome(report: Facts, batch: int) -> Facts:
         "rounds": report["rounds"],
         "stage_seconds": report["stage_seconds"],
         "regime": report["profiler"],
+        "engine": report["engine"],
         "notes": report["notes"],
     }
 
@@ -287,9 +210,11 @@ def cuda_graph(plan: Course) -> Facts:
 
 def _wall_ms(model: bytes, options: Facts, runs: int = 200) -> float:
     """Median wall time of a run with all tensors on the device at fixed addresses."""
-    import onnxruntime as ort
+    from profilers.ort_device import import_onnxruntime
 
-    session = ort.InferenceSession(model, providers=[("CUDAExecutionProvider", {"use_tf32": "0"} | options)])
+    ort = import_onnxruntime("CUDAExecutionProvider")
+    session = ort.InferenceSession(model, providers=[("CUDAExecutionProvider", {"use_tf32": "0"} | options)],
+                                   enable_fallback=0)  # fmt: skip
     binding = session.io_binding()
     for value in session.get_inputs():
         array = np.random.default_rng(0).standard_normal(value.shape).astype(np.float32)
@@ -307,82 +232,129 @@ def _wall_ms(model: bytes, options: Facts, runs: int = 200) -> float:
 
 SECTIONS: dict[str, Callable[[Course], Facts]] = {
     "environment": environment,
-    "onnxruntime": onnxruntime_runs,
     "tensorrt": tensorrt_runs,
+    "onnxruntime": onnxruntime_runs,
     "rtx": rtx_runs,
     "cuda_graph": cuda_graph,
     "baselines": baselines,
-    "staircases": staircases,
     "compiled": compiled,
+    "staircases": staircases,
 }
-SMOKE = ("environment", "onnxruntime", "tensorrt", "rtx", "cuda_graph", "baselines")
-BY_CASE = ("baselines", "staircases", "compiled")  # one step per batch and precision
+SMOKE = ("environment", "tensorrt", "onnxruntime", "rtx", "cuda_graph", "baselines")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sections asked for, one after the other, and writes the results after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--cpu", action="store_true", help="the same course on the CPU, with small sizes")
-    parser.add_argument("--smoke", action="store_true", help="only what tells in a minute what works here")
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections")
-    parser.add_argument("--batches", nargs="+", type=int, help="only these batch sizes")
-    parser.add_argument("--precisions", nargs="+", help="only these precisions")
-    parsed = parser.parse_args(arguments)
+    parsed = _parsed(arguments)
+    parsed.out = parsed.out.resolve()
     parsed.out.mkdir(parents=True, exist_ok=True)
-    plan = course(parsed)
-    batches, precisions = parsed.batches or plan.batches, parsed.precisions or plan.precisions
-    plan = dataclasses.replace(plan, batches=tuple(batches), precisions=tuple(precisions))
-    if parsed.smoke:
-        plan = dataclasses.replace(plan, batches=plan.batches[:1], seconds=min(plan.seconds, 1.0))
-    stored = parsed.out / "gpu.json"
-    results: Facts = json.loads(stored.read_text()) if stored.is_file() else {}
-    for name, step in _steps(plan, parsed.only or (SMOKE if parsed.smoke else SECTIONS)):
-        results[name] = _merged(results.get(name, {}), _section(name, step))
-        stored.write_text(json.dumps(results, indent=1, default=str) + "\n")
-        (parsed.out / "gpu.md").write_text(gpu_report.markdown(results))
+    steps = list(_steps(_narrowed(course(parsed), parsed), parsed.only or (SMOKE if parsed.smoke else SECTIONS)))
+    if parsed.here:
+        for name, step in steps:
+            _record(step.out, name, _section(name, step))
+        return 0
+    os.environ.setdefault("HALPC_CACHE", str(parsed.out / "cache"))
+    until = time.monotonic() + 60 * parsed.minutes
+    for name, step in steps:
+        left = until - time.monotonic()
+        problem = _apart(name, step, parsed, min(left, STEP_SECONDS)) if left > 0 else "not run: the time was over"
+        if problem:
+            print(f"{name}: {problem}", file=sys.stderr, flush=True)
+            _record(step.out, name, failed(name, step, {"error": problem}), keep=left <= 0)
     print((parsed.out / "gpu.md").read_text())
     return 0
 
 
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--cpu", action="store_true", help="the same course on the CPU, with small sizes")
+    parser.add_argument("--smoke", action="store_true", help="only what tells in minutes what works here")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no step later than this")
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, help="only these runtimes")
+    parser.add_argument("--batches", nargs="+", type=int, help="only these batch sizes")
+    parser.add_argument("--precisions", nargs="+", help="only these precisions")
+    parser.add_argument("--speedups", nargs="+", type=float, help="compile to these")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # in this process
+    return parser.parse_args(arguments)
+
+
+def _narrowed(plan: Course, parsed: argparse.Namespace) -> Course:
+    """The course with what was asked for in place of what is usual."""
+    asked = {name: getattr(parsed, name) for name in ("runtimes", "batches", "precisions", "speedups")}
+    plan = dataclasses.replace(plan, **{name: tuple(values) for name, values in asked.items() if values})
+    if parsed.smoke:
+        plan = dataclasses.replace(plan, batches=plan.batches[:1], seconds=min(plan.seconds, 1.0))
+    return plan
+
+
 def _steps(plan: Course, names: Iterable[str]) -> Iterator[tuple[str, Course]]:
-    """(section, course) one after the other; a long section is cut into one step per batch and precision."""
+    """(section, course) one after the other; a long section is cut into one step per case."""
     for name in names:
         if name not in BY_CASE:
             yield name, plan
             continue
-        for batch, precision in itertools.product(plan.batches, plan.precisions):
-            yield name, dataclasses.replace(plan, batches=(batch,), precisions=(precision,))
+        for case in cases_of(plan):
+            step = dataclasses.replace(plan, **{f"{key}s" if key != "batch" else "batches": (value,)
+                                                for key, value in case.items()})  # fmt: skip
+            for speedup in plan.speedups if name == "compiled" else (None,):
+                yield name, step if speedup is None else dataclasses.replace(step, speedups=(speedup,))
 
 
-def _merged(old: Facts, new: Facts) -> Facts:
-    """`new`, with those rows of `old` that it does not measure again."""
-    if "rows" not in new:
-        return new
-    cases = {(row["batch"], row["precision"]) for row in new["rows"]}
-    kept = [row for row in old.get("rows", []) if (row["batch"], row["precision"]) not in cases]
-    figures = list(dict.fromkeys([*old.get("figures", []), *new.get("figures", [])]))
-    return {"rows": [*kept, *new["rows"]], **({"figures": figures} if figures else {})}
+def _apart(name: str, step: Course, parsed: argparse.Namespace, seconds: float) -> str:
+    """Runs a step in a process of its own, which writes what it finds; what went wrong with it, or nothing."""
+    cases = {"runtimes": step.runtimes, "batches": step.batches, "precisions": step.precisions,
+             "speedups": step.speedups}  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.gpu", "--here", "--only", name, "--out", str(step.out)]
+    command += [word for option, values in cases.items() for word in (f"--{option}", *map(str, values))]
+    command += [f"--{flag}" for flag in ("cpu", "smoke") if getattr(parsed, flag)]
+    try:
+        code = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False, timeout=seconds).returncode
+    except subprocess.TimeoutExpired:
+        return f"ended after {seconds:.0f} s"
+    return (
+        "" if code == 0 else f"its process was killed by signal {-code}" if code < 0 else f"its process failed: {code}"
+    )
+
+
+def _record(out: Path, name: str, facts: Facts, *, keep: bool = False) -> None:
+    """Writes a section's results among the others'; with `keep`, only where nothing stands."""
+    stored = out / "gpu.json"
+    results: Facts = json.loads(stored.read_text()) if stored.is_file() else {}
+    old = results.get(name, {})
+    results[name] = merged(facts, old) if keep and "rows" in old else old if keep and old else merged(old, facts)
+    text = json.dumps(results, indent=1, default=str) + "\n"
+    for path, content in ((stored, text), (out / "gpu.md", gpu_report.markdown(results))):
+        fresh = path.with_name(f".{path.name}")
+        fresh.write_text(content)
+        fresh.replace(path)
 
 
 def _section(name: str, plan: Course) -> Facts:
-    print(f"{name} …", file=sys.stderr, flush=True)
+    print(f"{name} {_about(name, plan)}…", file=sys.stderr, flush=True)
     started = time.perf_counter()
     try:
         facts = SECTIONS[name](plan)
     except Exception as error:  # a benchmark without a hand goes on: the error is the section's result
-        facts = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()[-2000:]}
-        if name in BY_CASE:
-            cases = itertools.product(plan.batches, plan.precisions)
-            facts = {"rows": [{"batch": batch, "precision": precision, **facts} for batch, precision in cases]}
-    seconds = round(time.perf_counter() - started, 2)
+        told = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()[-2000:]}
+        facts = failed(name, plan, told)
+    step = {"step_seconds": round(time.perf_counter() - started, 2)}
+    if plan.provider != "cpu":
+        step["clocks"] = _smi("clocks.sm,clocks.mem,temperature.gpu,power.draw")
     if name in BY_CASE:
-        facts["rows"] = [{**row, "step_seconds": seconds} for row in facts["rows"]]
+        facts["rows"] = [{**row, **step} for row in facts["rows"]]
     else:
-        facts["section_seconds"] = seconds
+        facts |= step
     errors = [row["error"] for row in facts.get("rows", [facts]) if "error" in row]
-    print(f"{name}: {'; '.join(errors) or 'done'} ({seconds} s)", file=sys.stderr, flush=True)
+    print(f"{name}: {'; '.join(errors) or 'done'} ({step['step_seconds']} s)", file=sys.stderr, flush=True)
     return facts
+
+
+def _about(name: str, plan: Course) -> str:
+    if name not in BY_CASE:
+        return ""
+    return "; ".join(" ".join(map(str, case.values())) for case in cases_of(plan)) + " "
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _environment(facts: Facts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    return f"{facts['date']}; GPU, driver, clocks: {facts['gpu']}; Python {facts['python']}; {versions}."
+    return f"{facts['date']}; GPU: {facts['gpu']}; Python {facts['python']}; {versions}."
 
 
 def _onnxruntime(facts: Facts) -> str:
@@ -40,19 +40,28 @@ def _onnxruntime(facts: Facts) -> str:
     )
 
 
-def _tensorrt(facts: Facts) -> str:
-    return f"Present: {facts['device']['name']}, version {facts['device']['version']}."
+def _engines(facts: Facts) -> str:
+    device = facts.get("device")
+    lines = [f"{device['name']}, {device['backend']} {device['version']}."] if device else [facts["not_run"]]
+    return "\n".join([*lines, "", *(_engine(found) for found in facts["engines"])])
 
 
-def _rtx(facts: Facts) -> str:
-    lines = []
-    for name in ("convolution", "resnet50"):
-        found = facts[name]
-        built = f"built in {found['build']['seconds']:.1f} s" if "build" in found else "not built"
-        ran = f", {found['timing']['median_ms']:.3f} ms ({found['timing']['regime']})" if "timing" in found else ""
-        failed = f"; {found['error']}" if "error" in found else ""
-        lines.append(f"- {name}: {built}{ran or ', not run'}{failed}")
-    return "\n".join(lines)
+def _engine(found: Facts) -> str:
+    said = [f"built in {found['build']['seconds']:.1f} s" if "build" in found else "not built"]
+    if "timing" in found:
+        said.append(f"{found['timing']['median_ms']:.3f} ms ({found['timing']['regime']})")
+    else:
+        said.append("not run")
+    if "layers_ms" in found:
+        said.append(
+            f"layers {found['layers_ms']:.3f} ms, {found['nodes_named']} of {found['nodes']} nodes named in them"
+        )
+    if "kernel_ms" in found:
+        said.append(f"kernels of two in one engine {' and '.join(f'{ms:.4f}' for ms in found['kernel_ms'])} ms")
+    said += found.get("build", {}).get("notes", ())
+    if "error" in found:
+        said.append(_one_line(found["error"]))
+    return f"- {found['model']}, {found['precision']}: {'; '.join(said)}"
 
 
 def _cuda_graph(facts: Facts) -> str:
@@ -61,10 +70,10 @@ def _cuda_graph(facts: Facts) -> str:
 
 
 def _baselines(facts: Facts) -> str:
-    head = ("batch", "precision", "median ms", "p95 ms", "images/s", "repeats within", "runs")
+    head = ("runtime", "batch", "precision", "median ms", "p95 ms", "images/s", "repeats within", "runs")
     rows = [
         (
-            row["batch"], row["precision"], f"{row['median_ms']:.3f}", f"{row['p95_ms']:.3f}",
+            *_where(row), f"{row['median_ms']:.3f}", f"{row['p95_ms']:.3f}",
             f"{row['images_per_s']:.0f}", f"{row['repeats_within']:.1%}", row["runs"],
         )
         for row in _measured(facts)
@@ -74,10 +83,10 @@ def _baselines(facts: Facts) -> str:
 
 
 def _staircases(facts: Facts) -> str:
-    head = ("batch", "precision", "kernel", "widths", "least ms", "largest ms", "plateau", "seconds")
+    head = ("runtime", "batch", "precision", "kernel", "widths", "least ms", "largest ms", "plateau", "seconds")
     rows = [
         (
-            curve["batch"], curve["precision"], curve["kernel"], len(curve["widths"]),
+            *_where(curve), curve["kernel"], len(curve["widths"]),
             f"{min(curve['times_ms']):.4f}", f"{max(curve['times_ms']):.4f}",
             plateau(curve["widths"], curve["times_ms"]), f"{curve['seconds']:.1f}",
         )
@@ -87,13 +96,17 @@ def _staircases(facts: Facts) -> str:
     return f"{table(head, [*rows, *_failed(facts, head)])}\n\n{figures}"
 
 
+def _where(row: Facts) -> list[object]:
+    return [row.get("runtime", ""), row["batch"], row["precision"]]
+
+
 def _measured(facts: Facts) -> list[Facts]:
     return [row for row in facts["rows"] if "error" not in row]
 
 
 def _failed(facts: Facts, head: Sequence[str]) -> list[list[object]]:
     """Rows of the cases that could not be measured, and why."""
-    failed = [[row["batch"], row["precision"], _one_line(row["error"])] for row in facts["rows"] if "error" in row]
+    failed = [[*_where(row), _one_line(row["error"])] for row in facts["rows"] if "error" in row]
     return [[*start, *[""] * (len(head) - len(start))] for start in failed]
 
 
@@ -115,11 +128,11 @@ def plateau(widths: Sequence[int], times_ms: Sequence[float], noise: float = 0.0
 
 def _compiled(facts: Facts) -> str:
     head = (
-        "batch", "precision", "asked", "status", "before ms", "predicted ms", "measured ms", "speed-up",
+        "runtime", "batch", "precision", "asked", "status", "before ms", "predicted ms", "measured ms", "speed-up",
         "images/s before", "images/s after", "MACs kept", "compile s",
     )  # fmt: skip
     notes = [
-        f"- batch {row['batch']}, {row['precision']}, {row['speedup_asked']}×: {note}"
+        f"- {row.get('runtime', '')}, batch {row['batch']}, {row['precision']}, {row['speedup_asked']}×: {note}"
         for row in facts["rows"]
         for note in row.get("notes", ())
     ]
@@ -129,7 +142,7 @@ def _compiled(facts: Facts) -> str:
 
 
 def _compiled_row(row: Facts) -> list[object]:
-    start = [row["batch"], row["precision"], f"{row['speedup_asked']}×" if "speedup_asked" in row else ""]
+    start = [*_where(row), f"{row['speedup_asked']}×"]
     if "error" in row:
         return [*start, _one_line(row["error"]), *[""] * 8]
     numbers = [f"{row[name]:.3f}" for name in ("baseline_ms", "predicted_ms", "measured_ms")]
@@ -139,7 +152,7 @@ def _compiled_row(row: Facts) -> list[object]:
 
 
 WRITERS = {
-    "environment": _environment, "onnxruntime": _onnxruntime, "tensorrt": _tensorrt, "rtx": _rtx,
+    "environment": _environment, "onnxruntime": _onnxruntime, "tensorrt": _engines, "rtx": _engines,
     "cuda_graph": _cuda_graph, "baselines": _baselines, "staircases": _staircases, "compiled": _compiled,
 }  # fmt: skip
 TITLES = {
@@ -150,23 +163,24 @@ TITLES = {
 
 
 def draw(curves: Sequence[Facts], folder: Path) -> list[str]:
-    """One PNG per batch and precision, a panel per kernel; the file names."""
+    """One PNG per runtime, batch and precision, a panel per kernel; the file names."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     names = []
-    for batch, precision in dict.fromkeys((curve["batch"], curve["precision"]) for curve in curves):
-        mine = [c for c in curves if (c["batch"], c["precision"]) == (batch, precision)]
+    for where in dict.fromkeys(tuple(_where(curve)) for curve in curves):
+        mine = [curve for curve in curves if tuple(_where(curve)) == where]
+        runtime, batch, precision = where
         figure, axes = pyplot.subplots(1, len(mine), figsize=(4 * len(mine), 3), squeeze=False)
         for axis, curve in zip(axes[0], mine, strict=True):
             axis.step(curve["widths"], curve["times_ms"], where="mid")
             axis.plot(curve["widths"], curve["times_ms"], ".", markersize=3)
             axis.set(title=curve["kernel"], xlabel="output channels", ylabel="ms", ylim=(0, None))
-        figure.suptitle(f"batch {batch}, {precision}")
+        figure.suptitle(f"{runtime}, batch {batch}, {precision}")
         figure.tight_layout()
-        name = f"staircase-batch{batch}-{precision}.png"
+        name = f"staircase-{runtime}-batch{batch}-{precision}.png"
         figure.savefig(folder / name, dpi=120)
         pyplot.close(figure)
         names.append(name)

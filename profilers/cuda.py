@@ -24,6 +24,11 @@ DRIVER_LIBRARY = "libcuda.so.1"
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
+_INSUFFICIENT_DRIVER = 35  # cudaErrorInsufficientDriver
+_DRIVER_TOO_OLD = (
+    " The driver is older than this cuda-bindings: `pip install 'cuda-bindings<13'` for one of CUDA 12 (and TensorRT of"
+    " CUDA 12, `tensorrt-cu12`), or update the driver."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,8 @@ class BindingsCuda:
     def _ask(self, call: str, *arguments: Any) -> Any:
         error, *results = getattr(self._cuda, call)(*arguments)
         if int(error) != 0:
-            raise BackendError(f"CUDA failed: {call} returned {getattr(error, 'name', error)} ({int(error)}).")
+            mend = _DRIVER_TOO_OLD if int(error) == _INSUFFICIENT_DRIVER else ""
+            raise BackendError(f"CUDA failed: {call} returned {getattr(error, 'name', error)} ({int(error)}).{mend}")
         return results[0] if results else None
 
     def allocate(self, size_bytes: int) -> int:

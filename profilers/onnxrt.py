@@ -199,6 +199,8 @@ class OnnxRuntimeProfiler:
             external = "session.optimized_model_external_initializers"
             options.add_session_config_entry(f"{external}_file_name", optimised.name + ".data")
             options.add_session_config_entry(f"{external}_min_size_in_bytes", "1024")
+        if self._device.kind == "cuda":
+            options.add_session_config_entry(ort_device.TELL_PLACES, "1")
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
             # without `enable_fallback=0` onnxruntime goes on on the CPU where a provider fails, and prints so
@@ -210,6 +212,8 @@ class OnnxRuntimeProfiler:
                 f"onnxruntime fell back to {', '.join(session.get_providers())}: {self._provider} failed."
                 " Check the CUDA and cuDNN libraries that this onnxruntime wants."
             )
+        if self._device.kind == "cuda":
+            ort_device.refuse_the_processor(session, self._provider)
         return session
 
     def _providers(self) -> list[Any]:

@@ -29,6 +29,8 @@ _INSTALL: Final = {
     "TensorrtExecutionProvider": "pip install onnxruntime-gpu and the TensorRT libraries that it wants",
 }
 TF32_SWITCH: Final = "NVIDIA_TF32_OVERRIDE"  # 0: no NVIDIA library computes float32 in TF32
+TELL_PLACES: Final = "session.record_ep_graph_assignment_info"
+_WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
 _VECTOR_UNITS: Final = ("amx_int8", "avx512f", "avx2", "avx", "sve", "asimd")
 
 
@@ -128,6 +130,30 @@ def driver_version(module: Path = Path("/proc/driver/nvidia/version")) -> str:
             if word[0].isdigit() and "." in word:
                 return word
     return "unknown"
+
+
+def refuse_the_processor(session: Any, provider: str) -> None:
+    """That the work is done where it is measured: what a provider has no kernels for runs on the processor silently.
+
+    Versions of onnxruntime that do not tell where nodes run (before 1.24) are believed.
+
+    Raises:
+        BackendError: most of the convolutions and matrix products run on the processor.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    places = [(part.ep_name, node.op_type) for part in session.get_provider_graph_assignment_info()
+              for node in part.get_nodes()]  # fmt: skip
+    heavy = [(place, op) for place, op in places if any(part in op for part in _WEIGHTED)]
+    astray = sorted({op for place, op in heavy if place == "CPUExecutionProvider"})
+    count = sum(place == "CPUExecutionProvider" for place, _ in heavy)
+    if 2 * count > len(heavy):
+        raise BackendError(
+            f"onnxruntime runs {', '.join(astray)} on the processor: {provider} has no kernels for them here. Install"
+            " cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]'), or choose another precision."
+        )
+    if count:
+        log.warning("onnxruntime runs %d of %d heavy nodes on the processor: %s", count, len(heavy), ", ".join(astray))
 
 
 def on_device(values: NDArray[np.generic], on_gpu: bool) -> Any:

@@ -141,6 +141,11 @@ def test_a_failing_cuda_call_is_named() -> None:
         device.allocate(1)
 
 
+def test_bindings_newer_than_the_driver_name_the_mend() -> None:
+    with pytest.raises(BackendError, match=r"cudaSetDevice returned 35.*cuda-bindings<13.*tensorrt-cu12"):
+        cuda.BindingsCuda(FakeRuntime(cudaSetDevice=35))
+
+
 def test_a_capture_that_fails_gives_no_graph_and_clears_the_error() -> None:
     runtime = FakeRuntime(cudaStreamEndCapture=901)
     assert cuda.BindingsCuda(runtime).capture("stream", lambda: None) is None

@@ -45,6 +45,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> OnnxRuntimeProfiler:
     monkeypatch.setattr("onnxruntime.IOBinding.bind_output", lambda self, name, *place: bind(self, name))
     on_device = ort_device.on_device
     monkeypatch.setattr(ort_device, "on_device", lambda values, on_gpu: on_device(values, False))
+    monkeypatch.setattr(ort_device, "refuse_the_processor", lambda session, provider: None)
     return made
 
 
@@ -118,6 +119,33 @@ def test_where_no_kernel_is_seen_no_model_is_profiled_for_its_layers(
 def test_where_no_kernel_is_seen_the_wall_clock_tells(blind: OnnxRuntimeProfiler) -> None:
     small, large = blind.kernels([relu("1,4"), relu("64,65536")], repetitions=3)
     assert 0 < small < large
+
+
+def convolution() -> onnxruntime.InferenceSession:
+    """On the CPU, and telling so."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 17]> g (float[1,4,8,8] x, float[2,4,1,1] w) => (float[1,2,8,8] y)
+        { c = Conv (x, w) y = Relu (c) }
+    """)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(ort_device.TELL_PLACES, "1")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def test_work_on_the_processor_is_not_measured_as_the_gpus(caplog: pytest.LogCaptureFixture) -> None:
+    session = convolution()
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        pytest.skip("this onnxruntime does not tell")
+    with pytest.raises(BackendError, match=r"runs Conv on the processor.*\[cuda,cudnn\]"):
+        ort_device.refuse_the_processor(session, "CUDAExecutionProvider")
+    node = SimpleNamespace(op_type="Conv")
+    places = [("CUDAExecutionProvider", [node] * 3), ("CPUExecutionProvider", [node, SimpleNamespace(op_type="Shape")])]
+    told = [SimpleNamespace(ep_name=name, get_nodes=lambda nodes=nodes: nodes) for name, nodes in places]
+    ort_device.refuse_the_processor(
+        SimpleNamespace(get_provider_graph_assignment_info=lambda: told), "CUDAExecutionProvider"
+    )
+    assert "1 of 4 heavy nodes on the processor: Conv" in caplog.text
+    ort_device.refuse_the_processor(SimpleNamespace(), "CUDAExecutionProvider")
 
 
 def test_bfloat16_reaches_a_session() -> None:
