@@ -213,10 +213,12 @@ def captured(engines: list[Loaded]) -> bool:
 
 
 def _capture(loaded: Loaded) -> None:
-    """As a graph, once; the runs before set up what the first one does."""
+    """As a graph, once; the runs before set up what the first one does. TensorRT-RTX says where it cannot be done."""
     if not loaded.tried:
         warm_up(loaded, 0.0)
-        loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
+        can = getattr(loaded.context, "is_stream_capturable", None)
+        if can is None or can(loaded.cuda.handle(loaded.stream)):
+            loaded.graph = loaded.cuda.capture(loaded.stream, loaded.enqueue)
         loaded.tried = True
 
 

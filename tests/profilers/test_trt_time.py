@@ -261,6 +261,15 @@ def test_an_engine_that_cannot_be_captured_is_tried_once(plan: Path, monkeypatch
     assert tried == ["stream"]
 
 
+def test_what_tells_that_it_cannot_be_captured_is_not_tried(plan: Path) -> None:
+    cuda = FakeCuda()
+    opened = loaded(plan, cuda)
+    opened.context.is_stream_capturable = lambda handle: handle != 7
+    trt_time.race([opened], seconds=0.0)
+    assert opened.graph is None
+    assert cuda.replays == 0
+
+
 def test_a_run_that_fails_is_an_error(plan: Path) -> None:
     opened = loaded(plan, FakeCuda())
     opened.context.fine = False
