@@ -169,7 +169,7 @@ def _load(job: Job) -> None:
     """The model, and every other input, so that a bad file fails before anything costs time."""
     options = job.options
     job.model = load(options.model, shapes=options.shapes, batch=options.batch, values=options.values)
-    inside = check_layers(options.model, job.model.graph)
+    inside = check_layers(options.model, job.model.twin)
     if inside:
         layer, reason = next(iter(inside.items()))
         others = f" and {len(inside) - 1} more layer(s)" if len(inside) > 1 else ""

@@ -19,7 +19,7 @@ from halpc.ir.model import Model
 from passes.count import macs, params
 from passes.couple import couple
 from passes.coupling.enclosed import enclosed
-from passes.coupling.members import WEIGHTED, layer_name, produced_by, weights_of
+from passes.coupling.members import LAYERS, WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
 from passes.slim import NO_WEIGHTS
 from passes.weights import dtype_name
@@ -95,7 +95,7 @@ def inspect(
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
     totals = macs(model.twin, coupling).at({}), params(model.twin, coupling).at({})
-    return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.graph), *totals)
+    return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.twin), *totals)
 
 
 def _is_window(member: Member) -> bool:
@@ -110,7 +110,7 @@ def _weights(model: Model) -> set[str]:
 
 
 def _layers(group: Group, names: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names[m.node] for m in group.members if m.op in (*WEIGHTED, "BatchNormalization")))
+    return tuple(dict.fromkeys(names[m.node] for m in group.members if m.op in (*LAYERS, "BatchNormalization")))
 
 
 def _carried(cost: Any) -> dict[str, float]:
@@ -128,7 +128,7 @@ def _whole_layers(model: Model, coupling: Coupling) -> dict[str, str]:
     whole: dict[str, str] = {}
     for node in model.twin.nodes:
         weights = [t for t in weights_of(node) if len(t.shape) > 1]
-        if node.op not in WEIGHTED or not weights:
+        if node.op not in LAYERS or not weights:
             continue
         axes = [(t.name, i) for t in weights for i in range(len(t.shape))]
         if not any(coupling.shrinks(*axis) for axis in axes):

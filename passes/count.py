@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -14,6 +14,8 @@ from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
+from passes.loading.bodies import Open
+from passes.weights import array_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Volume:
 
 def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
     """Multiply-accumulates of convolutions, matrix products, recurrences and attention of the static twin."""
-    return _counted("macs", (volume for node in graph.nodes for volume in _node_macs(node, coupling)), coupling)
+    return _counted("macs", (volume for node in graph.nodes for volume in _all_macs(node, coupling)), coupling)
 
 
 def params(graph: gs.Graph, coupling: Coupling) -> CostModel:
@@ -44,6 +46,25 @@ def _volume(name: str, factor: float, tensor: str, shape: Sequence[int], couplin
     """factor × Π of a tensor's axes."""
     axes = [coupling.axes.get((tensor, i), Leaf("", int(n))) for i, n in enumerate(shape)]
     return Volume(name, factor, tuple(axes))
+
+
+def _all_macs(node: gs.Node, coupling: Coupling) -> list[Volume]:
+    """A node's, and those of the body of a loop, as often as it runs."""
+    body = node.attrs.get("body")
+    if not isinstance(body, Open):
+        return _node_macs(node, coupling)
+    steps = _steps(node)
+    inner = (volume for each in body.nodes for volume in _node_macs(each, coupling))
+    return [replace(volume, coefficient=steps * volume.coefficient) for volume in inner]
+
+
+def _steps(loop: gs.Node) -> float:
+    """How often a loop runs: as often as it collects something, or as it is told; once where neither is known."""
+    collected = loop.outputs[len(loop.inputs) - 2 :]
+    if collected:
+        return float(collected[0].shape[0])
+    most = loop.inputs[0]
+    return float(np.asarray(array_of(most)).reshape(-1)[0]) if isinstance(most, gs.Constant) else 1.0
 
 
 def _node_macs(node: gs.Node, coupling: Coupling) -> list[Volume]:

@@ -40,6 +40,7 @@ from passes.rules.language import (
 
 log = logging.getLogger(__name__)
 
+POSITIONS = "computed positions point into it"
 FIXED_TYPES = ("int64", "uint64", "bool", "object", "str")
 
 
@@ -160,18 +161,29 @@ class _Equations:
             for axis in axes:
                 self._soften(self.variable(axis), PinReason(reason, op.name))
             return
+        for axis in axes if op.inside else ():
+            self.unifier.pin(self.variable(axis), PinReason(f"{reason} in the body of a loop", op.name))
         for axis in axes:
             self.zeros.need((axis,), PinReason(f"{reason}, and what is removed would not be zero there", op.name))
         self.follows.append((op, Mean(axes, reason), {}))
 
     def _followed(self, op: Op, fact: Count | Index, local: dict[str, int]) -> None:
-        """Remember what must be rewritten; positions that are no constant cannot be, so their axes stay."""
+        """Remember what must be rewritten; where that cannot be, the axes stay.
+
+        Positions must be a constant; what is computed in the body of a loop has no place to be scaled at.
+        """
         operand = op.maybe(fact.place.index) if isinstance(fact.place, Input) else None
-        if isinstance(fact, Index) and (operand is None or not operand.constant or operand.computed):
-            for axis in fact.axes:
-                self.unifier.pin(self._build(axis, local), PinReason("computed positions point into it", op.name))
-        else:
+        literal = isinstance(fact.place, Attribute) or (
+            operand is not None and operand.constant and not operand.computed
+        )
+        if literal or (isinstance(fact, Count) and not op.inside):
             self.follows.append((op, fact, local))
+            return
+        counted = "it is counted in the body of a loop"
+        dims, reason = (fact.entries, counted) if isinstance(fact, Count) else (fact.axes, POSITIONS)
+        for dim in dims:
+            if dim is not None:
+                self.unifier.pin(self._build(dim, local), PinReason(reason, op.name))
 
     def pin_varying(self) -> None:
         """A count that depends on a dynamic axis can be scaled by what is kept, if that axis is a factor of it."""
@@ -196,6 +208,8 @@ class _Equations:
         for axis in operand.axes:
             if operand.computed:
                 self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is computed from dynamic axes"))
+            elif operand.inside:
+                self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is a constant in the body of a loop"))
             elif (rigid and operand.dtype in FIXED_TYPES) or (not rigid and operand.dtype != "int64"):
                 self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
             elif rigid:

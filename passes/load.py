@@ -233,7 +233,7 @@ def _tidy(graph: gs.Graph) -> gs.Graph:
     _copies(graph)
     graph.cleanup().toposort()
     taken: set[str] = set()
-    for i, node in enumerate(graph.nodes):
+    for i, node in enumerate((*graph.nodes, *(n for body in graph.subgraphs(recursive=True) for n in body.nodes))):
         if not node.name or node.name in taken:
             node.name = f"{node.name or node.op}_{i}"
         taken.add(node.name)

@@ -54,7 +54,8 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
     Whatever computes a count from shapes at run time sees the original's widths; the count is scaled at the end.
     """
     graph = model.graph.copy()
-    nodes = {node.name: node for node in graph.nodes}
+    bodies = list(graph.subgraphs(recursive=True))
+    nodes = {node.name: node for each in (*bodies, graph) for node in each.nodes}
     widths = plan.widths
     _keep_old_shapes(model, graph, coupling, widths)
     for follow in coupling.follows:
@@ -71,6 +72,9 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
         if isinstance(tensor, gs.Constant):
             _slice(tensor, plan.keep.get(tensor.name, {}))
         else:
+            _forget_shape(tensor, coupling, widths)
+    for body in bodies:
+        for tensor in (*body.inputs, *(t for node in body.nodes for t in node.outputs)):
             _forget_shape(tensor, coupling, widths)
     replace_empty(graph, coupling, (name for name, left in widths.items() if left == 0))
     return graph.cleanup().toposort()

@@ -1,4 +1,4 @@
-"""Layers inside If, Loop and Scan: no rule looks into these, so they stay whole."""
+"""Layers inside control flow that no rule looks into: they stay whole."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from passes.coupling.members import WEIGHTED, layer_name
+from passes.loading.bodies import Open
 
 
-def enclosed(graph: gs.Graph) -> dict[str, str]:
+def enclosed(twin: gs.Graph) -> dict[str, str]:
     """Layer → why it stays whole."""
     found: dict[str, str] = {}
-    for node in graph.nodes:
+    for node in twin.nodes:
         inside = [layer_name(inner) for body in _bodies(node) for inner in _nodes(body) if inner.op in WEIGHTED]
         if inside:
             found |= dict.fromkeys(inside, f"it is inside {node.op} {node.name}{_decided(node)}")
@@ -40,7 +41,7 @@ def _decided(node: gs.Node) -> str:
 
 
 def _bodies(node: gs.Node) -> Iterator[gs.Graph]:
-    return (value for value in node.attrs.values() if isinstance(value, gs.Graph))
+    return (v for v in node.attrs.values() if isinstance(v, gs.Graph) and not isinstance(v, Open))
 
 
 def _nodes(graph: gs.Graph) -> Iterator[gs.Node]:

@@ -19,6 +19,7 @@ WEIGHTED = (
     "FusedMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "Einsum",
     "LSTM", "GRU", "RNN",
 )  # fmt: skip
+LAYERS = (*WEIGHTED, "Loop")  # a loop is a layer where it carries weights
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -131,7 +132,7 @@ def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifi
                         names[leaf] = base if count == 1 else f"{base}#{count}"
 
     for node in graph.nodes:
-        if node.op in WEIGHTED and weights_of(node):
+        if node.op in LAYERS and weights_of(node):
             give([(t.name, i) for t in node.outputs for i in range(len(t.shape or ()))], layer_name(node))
     for key in variables:
         give([key], key[0])

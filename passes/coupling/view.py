@@ -11,8 +11,9 @@ import onnx_graphsurgeon as gs
 
 from halpc.errors import ModelError
 from passes.coupling.signs import sign_of
+from passes.loading.bodies import Open
 from passes.loading.computed import Computed
-from passes.rules.language import Op, Operand
+from passes.rules.language import Body, Op, Operand
 from passes.weights import array_of, dtype_name
 
 FEW = 8  # constants of any type up to this many entries (scales, limits) are shown to rules
@@ -26,23 +27,45 @@ def view(graph: gs.Graph) -> Iterator[Op]:
     Raises:
         ModelError: a shape is not static.
     """
-    opset = int(graph.opset)
     known: dict[str, Operand] = {}
     for node in graph.nodes:
-        inputs = [_operand(tensor, known) for tensor in node.inputs]
-        inputs += [_operand(tensor, known) for tensor in captured(node)]
-        op = Op(
-            name=node.name,
-            type=node.op,
-            domain=node.domain or "",
-            opset=opset,
-            inputs=tuple(inputs),
-            outputs=tuple(_operand(tensor, known) for tensor in node.outputs),
-            attributes={k: v for k, v in node.attrs.items() if not isinstance(v, gs.Graph)},
-        )
+        op = _op(node, int(graph.opset), known)
         yield op
-        sign = sign_of(op)
-        known.update((y.name, replace(y, sign=sign)) for y in op.outputs if y is not None)
+        _sign(op, known)
+        body = node.attrs.get("body")
+        if isinstance(body, Open):
+            around = graph.tensors()
+            for inner in body.nodes:
+                alone = [t for t in inner.inputs if isinstance(t, gs.Constant) and t.name not in around]
+                known.update((t.name, replace(_look(t), inside=True)) for t in alone)
+                op = replace(_op(inner, int(graph.opset), known), inside=True)
+                yield op
+                _sign(op, known)
+
+
+def _op(node: gs.Node, opset: int, known: dict[str, Operand]) -> Op:
+    body = node.attrs.get("body")
+    seen = isinstance(body, Open)
+    tensors = [*node.inputs, *([] if seen else captured(node))]
+    return Op(
+        name=node.name,
+        type=node.op,
+        domain=node.domain or "",
+        opset=opset,
+        inputs=tuple(_operand(tensor, known) for tensor in tensors),
+        outputs=tuple(_operand(tensor, known) for tensor in node.outputs),
+        attributes={k: v for k, v in node.attrs.items() if not isinstance(v, gs.Graph)},
+        body=_body(body, known) if seen else None,
+    )
+
+
+def _body(body: gs.Graph, known: dict[str, Operand]) -> Body:
+    return Body(*(tuple(_operand(t, known) for t in side) for side in (body.inputs, body.outputs)))
+
+
+def _sign(op: Op, known: dict[str, Operand]) -> None:
+    sign = sign_of(op)
+    known.update((y.name, replace(y, sign=sign)) for y in op.outputs if y is not None)
 
 
 def captured(node: gs.Node) -> list[gs.Tensor]:

@@ -21,7 +21,9 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from halpc.ir.table import Signature
+from passes.coupling.view import captured
 from passes.latency.clusters import ELEMENTWISE, HEAVY, Cluster
+from passes.loading.bodies import Open
 from passes.proto import proto_of
 from passes.slim import NO_WEIGHTS, slim
 from passes.weights import array_of, dtype_name
@@ -164,7 +166,7 @@ def _dims(nodes: Iterable[gs.Node], coupling: Coupling) -> list[Dim]:
     """Dims of every axis of every tensor, in order of appearance."""
     found: dict[Dim, None] = {}
     for node in nodes:
-        for tensor in (*node.inputs, *node.outputs):
+        for tensor in (*node.inputs, *captured(node), *node.outputs):
             for axis in range(len(tensor.shape or ())):
                 dim = coupling.axes.get((tensor.name, axis))
                 if dim is not None:
@@ -222,6 +224,8 @@ def _part(nodes: Sequence[gs.Node], model: Model) -> gs.Graph:
         gs.Node(n.op, n.name, dict(n.attrs), [copied(t) for t in n.inputs], [copied(t) for t in n.outputs], n.domain)
         for n in nodes
     ]
+    for tensor in (t for node in nodes for t in captured(node) if not isinstance(t, gs.Constant)):
+        copied(tensor)
     made = {t.name for node in new for t in node.outputs}
     read = {t.name for node in new for t in node.inputs}
     inputs = [t for t in copies.values() if isinstance(t, gs.Variable) and t.name not in made]
@@ -247,7 +251,11 @@ def _describe(nodes: Sequence[gs.Node], coupling: Coupling, letters: Mapping[Dim
     lines = []
     for node in nodes:
         attrs = ", ".join(
-            f"{key}={_plain(value)}" for key, value in sorted(node.attrs.items()) if (node.name, key, -1) not in follows
+            f"{key}=[{_describe(value.nodes, coupling, letters)}]"
+            if isinstance(value, Open)
+            else f"{key}={_plain(value)}"
+            for key, value in sorted(node.attrs.items())
+            if (node.name, key, -1) not in follows
         )
         inputs = [
             _operand(t, coupling, letters, names, (node.name, "", i) in follows) for i, t in enumerate(node.inputs)

@@ -66,11 +66,20 @@ def interpret(
     """
     known = Knowledge(observed=hints or {})
     for tensor in graph.inputs:
-        known.tensors[tensor.name] = Known(tuple(shapes[tensor.name]), _onnx_type(tensor.dtype))
+        known.tensors[tensor.name] = Known(tuple(shapes[tensor.name]), onnx_type(tensor.dtype))
     opsets = _opsets(graph)
     for node in graph.nodes:
         _step(node, known, opsets)
     return known
+
+
+def interpret_body(body: gs.Graph, tensors: Mapping[str, Known]) -> dict[str, Known]:
+    """Everything that follows in a body from what is known of its inputs and of the graph around it."""
+    known = Knowledge(dict(tensors))
+    opsets = _opsets(body)
+    for node in body.nodes:
+        _step(node, known, opsets)
+    return known.tensors
 
 
 def _opsets(graph: gs.Graph) -> list[onnx.OperatorSetIdProto]:
@@ -93,7 +102,7 @@ def _step(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]
                 known.unknown.append(tensor.name)
     else:
         for tensor, value in zip(node.outputs, values, strict=False):
-            known.tensors[tensor.name] = Known(value.shape, _onnx_type(value.dtype), value)
+            known.tensors[tensor.name] = Known(value.shape, onnx_type(value.dtype), value)
 
 
 def look_up(tensor: gs.Tensor, tensors: Mapping[str, Known]) -> Known | None:
@@ -101,7 +110,7 @@ def look_up(tensor: gs.Tensor, tensors: Mapping[str, Known]) -> Known | None:
     if isinstance(tensor, gs.Constant):
         shape = tuple(int(n) for n in tensor.shape)
         value = array_of(tensor) if int(np.prod(shape, dtype=np.int64)) <= SMALL else None
-        return Known(shape, _onnx_type(tensor.dtype), value)
+        return Known(shape, onnx_type(tensor.dtype), value)
     return tensors.get(tensor.name)
 
 
@@ -187,7 +196,7 @@ def evaluate(
     node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: list[onnx.OperatorSetIdProto]
 ) -> list[NDArray[Any]]:
     """A node's present outputs, by onnx's reference. Raises what the reference raises."""
-    types = [helper.make_tensor_value_info(n, _onnx_type(v.dtype), v.shape) for n, v in feeds.items()]
+    types = [helper.make_tensor_value_info(n, onnx_type(v.dtype), v.shape) for n, v in feeds.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     model = helper.make_model(helper.make_graph([node], "one", types, outputs), opset_imports=opsets)
     return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, dict(feeds))]
@@ -234,7 +243,8 @@ def _known(kind: onnx.TypeProto) -> Known | None:
     return Known(tuple(d.dim_value for d in dims), kind.tensor_type.elem_type)
 
 
-def _onnx_type(dtype: Any) -> int:
+def onnx_type(dtype: Any) -> int:
+    """A dtype as onnx numbers it; float where it is not known."""
     if isinstance(dtype, int) or dtype is None:
         return int(dtype or onnx.TensorProto.FLOAT)
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
+from passes.loading.bodies import open_bodies
 from passes.loading.computed import Computed
 from passes.loading.fold import Knowledge, Known
 from passes.loading.literal import settle
@@ -32,7 +33,9 @@ def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.
             tensor.others = [_value(world, name) for world in variants if not world.partial or name in world.tensors]
         else:
             tensor.shape, tensor.dtype = list(fact.shape), tensor.dtype if tensor.dtype is not None else fact.dtype
-    return _tidy(twin, measured)
+    twin = _tidy(twin, measured)
+    open_bodies(twin, known)
+    return twin
 
 
 def _tidy(twin: gs.Graph, measured: list[gs.Tensor]) -> gs.Graph:

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 from halpc.errors import ModelError
 from passes.coupling.enclosed import enclosed
 from passes.coupling.members import WEIGHTED
+from passes.loading.bodies import Open
 from passes.loading.fold import Known
 from passes.weights import array_of
 
@@ -52,14 +53,15 @@ def check_sizes(tensors: Mapping[str, Known], shapes: Mapping[str, tuple[int, ..
             )
 
 
-def check_layers(path: Path, graph: gs.Graph) -> dict[str, str]:
+def check_layers(path: Path, twin: gs.Graph) -> dict[str, str]:
     """Layers inside control flow, which stay whole, each with the reason.
 
     Raises:
         ModelError: there are no others.
     """
-    inside = enclosed(graph)
-    if inside and not any(node.op in WEIGHTED for node in graph.nodes):
+    inside = enclosed(twin)
+    open_ = (node for node in twin.nodes if node.op in WEIGHTED or isinstance(node.attrs.get("body"), Open))
+    if inside and not any(open_):
         layer, reason = next(iter(inside.items()))
         raise ModelError(f"{path}: nothing to prune, since no layer is outside of control flow: {layer}: {reason}")
     return inside

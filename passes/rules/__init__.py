@@ -9,6 +9,7 @@ from passes.rules import (  # noqa: F401  (imported to fill the table)
     convolution,
     elementwise,
     indexing,
+    loops,
     matrix,
     normalisation,
     opaque,

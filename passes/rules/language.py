@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from halpc.ir.dims import Dim, Leaf, Product, Sum
 
 __all__ = [
-    "Attribute", "Axis", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf", "Mean",
+    "Attribute", "Axis", "Body", "Contract", "Count", "Dim", "Equal", "Fact", "Facts", "Index", "Input", "Leaf", "Mean",
     "Op", "Operand", "Pin", "Place", "Product", "Renormalise", "Sign", "Sum", "Zero", "rule", "rule_for", "same",
 ]  # fmt: skip
 
@@ -61,6 +61,7 @@ class Operand:
         varying: which of its entries (flat) vary with them.
         adding: which of these vary otherwise than by whole factors.
         sign: of all of its entries, whatever the weights.
+        inside: a constant that only the body of a loop reads.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Operand:
     varying: frozenset[int] = frozenset()
     adding: frozenset[int] = frozenset()
     sign: Sign = "unknown"
+    inside: bool = False
 
     @property
     def rank(self) -> int:
@@ -94,8 +96,19 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Body:
+    """What the body of a loop takes and gives, in order."""
+
+    inputs: tuple[Operand | None, ...]
+    outputs: tuple[Operand | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Op:
-    """One node as a rule sees it; absent optional operands are None."""
+    """One node as a rule sees it; absent optional operands are None.
+
+    `body`: what the body of a loop takes and gives, where halpc sees through it; `inside`: the node is in one.
+    """
 
     name: str
     type: str
@@ -104,6 +117,8 @@ class Op:
     inputs: tuple[Operand | None, ...]
     outputs: tuple[Operand | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    body: Body | None = None
+    inside: bool = False
 
     def x(self, index: int = 0) -> Operand:
         """Input `index`, which must be there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from passes.rules.language import Facts, Op, Pin, rule
 
 REASONS = {
-    "its body sees it": ("If", "Loop", "Scan", "SequenceMap"),
+    "its body sees it": ("If", "Scan", "SequenceMap"),
     "it becomes part of a sequence": (
         "SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength",
         "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from tests.passes.rules.row import Row, row
 
 f32, i64 = np.float32, np.int64
+info = helper.make_tensor_value_info
 
 LSTM = "!,!,a 1,!·b,a 1,!·b,b 1,!·b 1,!,b 1,!,b 1,!·b -> !,1,!,b 1,!,b 1,!,b"
 TWO_WAYS = "!,!,a !,!·b,a !,!·b,b -> !,!,!,b"
 GRU = "!,!,a 1,!·b,a 1,!·b,b 1,!·b -> !,1,!,b"
 
+INTO = [info("i", TensorProto.INT64, []), info("on", TensorProto.BOOL, []), info("state", TensorProto.FLOAT, [4, 6]),
+        info("carried", TensorProto.FLOAT, [6, 6])]  # fmt: skip
+AFTER = [info("goes_on", TensorProto.BOOL, []), info("after", TensorProto.FLOAT, [4, 6]),
+         info("carried", TensorProto.FLOAT, [6, 6]), info("state", TensorProto.FLOAT, [4, 6])]  # fmt: skip
+STEP = [helper.make_node("Identity", ["on"], ["goes_on"]), helper.make_node("MatMul", ["state", "carried"], ["after"])]
+BODY = helper.make_graph(STEP, "body", INTO, AFTER)
+
 ROWS: list[Row] = [
+    row("Loop", "# # f4,6 w6,6", "a,b b,b -> a,b b,b !,a,b", np.array(3), np.array(True), outputs=3, body=BODY),
     row("Conv", "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
     row("Conv", "f2,6,5 w4,6,3", "a,b,! c,b,! -> a,c,!", auto_pad="SAME_UPPER"),
     row("Conv", "f2,6,3,3,3 w4,6,2,2,2", "a,b,!,!,! c,b,!,!,! -> a,c,!,!,!"),
