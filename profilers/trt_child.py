@@ -149,6 +149,7 @@ class Worker:
         if self._trt is None:
             self._trt = trt_engine.load(job["backend"])
             self._logger = trt_engine.make_logger(self._trt)
+            trt_engine.register_plugins(self._trt, self._logger)
         self._logger.said.clear()
 
     def _open_both(self, job: Job) -> Cuda:

@@ -117,6 +117,15 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
+def register_plugins(trt: Any, logger: Any) -> None:
+    """TensorRT's own plugins: an engine that has one loads only in a process that knows it.
+
+    Raises:
+        BackendError: their library does not start.
+    """
+    present(trt.init_libnvinfer_plugins(logger, ""), "register its own plugins", logger.said)
+
+
 def quote(said: list[str]) -> str:
     """The last few things the logger heard, for an error message."""
     return "; ".join(line.strip() for line in said[-_QUOTED_LINES:]) or "it gave no reason"

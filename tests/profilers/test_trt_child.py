@@ -19,8 +19,10 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.cuda, self.loads = folder, FakeCuda(), 0
+        self.registered: list[str] = []
         made = vendor(None)
         made.Runtime = self._runtime
+        made.init_libnvinfer_plugins = lambda logger, namespace: self.registered.append(namespace) or True
         monkeypatch.setattr(trt_child, "probe", lambda who: None)
         monkeypatch.setattr(trt_child, "open_cuda", lambda who: self.cuda)
         monkeypatch.setattr(trt_engine, "load", lambda backend: made)
@@ -57,6 +59,7 @@ def test_the_baseline_is_loaded_once_for_all_rounds(bench: Bench) -> None:
         found = bench.compare(baseline, bench.plan(f"choice{number}.plan"))
         assert found["times_ms"] == [[1.0] * trt_time.BURST] * 2
     assert bench.loads == 1 + 12
+    assert bench.registered == [""]  # plugins: all of TensorRT's own, once
 
 
 def test_only_the_engines_used_last_stay(bench: Bench) -> None:
