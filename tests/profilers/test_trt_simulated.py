@@ -1,0 +1,134 @@
+"""The whole way to TensorRT and back, through the child process, on a GPU that is simulated (`simulated.py`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import profilers
+from halpc.cli import main
+from passes.cast import cast_for_timing
+from profilers import trt, trt_child, trt_engine, trt_job, trt_time
+from profilers.trt_engine import Settings
+from tests.profilers import simulated
+from tests.small import model, saved
+
+CHILD = (sys.executable, "-P", "-m", "tests.profilers.simulated")
+SHAPE = "1x3x8x8"
+
+
+def fixed() -> onnx.ModelProto:
+    """The residual network at batch 1."""
+    found = model()
+    for value in (*found.graph.input, *found.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return found
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[trt.TensorRTProfiler]:
+    monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
+    made = trt.TensorRTProfiler()
+    made._child = trt_job.Child(CHILD)
+    with made:
+        yield made
+
+
+def expected(proto: onnx.ModelProto) -> float:
+    return sum(ms for _, ms in simulated.kernels_of(proto))
+
+
+def test_engines_are_timed_as_graphs(gpu: trt.TensorRTProfiler) -> None:
+    assert gpu.device.name == simulated.GPU.name
+    half = cast_for_timing(fixed(), "fp16")
+    first, second = gpu.compare([fixed(), half], seconds=0.01)
+    assert "replayed as a CUDA graph" in first.regime
+    assert first.median_ms == pytest.approx(expected(fixed()))
+    assert second.median_ms == pytest.approx(expected(half))
+    assert len(first.samples_ms) == first.rounds * trt_time.BURST
+
+
+def test_every_layer_is_traced_to_its_nodes(gpu: trt.TensorRTProfiler) -> None:
+    layers = gpu.layers(fixed())
+    assert sorted(node for layer in layers for node in layer.nodes) == sorted(n.name for n in fixed().graph.node)
+    assert any(layer.name.startswith("__myl") for layer in layers)
+    assert sum(layer.time_ms for layer in layers) == pytest.approx(expected(fixed()))
+
+
+def test_kernels_of_a_bundle_are_each_their_own(gpu: trt.TensorRTProfiler) -> None:
+    wide = fixed()
+    for tensor in wide.graph.initializer:
+        if tensor.name == "w1":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((24, 64, 3, 3), np.float32), "w1"))
+    times = gpu.kernels([fixed(), wide, fixed()])
+    assert times.tolist() == pytest.approx([expected(fixed()), expected(wide), expected(fixed())])
+
+
+def test_an_engine_is_written_with_its_layers_and_its_precision(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
+    gpu.settings = Settings(precision="fp16")
+    half = cast_for_timing(fixed(), "fp16")
+    built = gpu.build(half, tmp_path / "model.engine")
+    assert dict(built.precisions) == {"fp16": len(list(simulated.kernels_of(half)))}
+    assert built.information is not None
+    assert json.loads(built.information.read_text())["Layers"]
+    assert list((tmp_path / "cache").glob("tensorrt-11.4*.timing"))
+
+
+def test_nothing_is_left_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = simulated.Runtime()
+    for name in ("probe", "open_cuda"):
+        monkeypatch.setattr(trt_child, name, getattr(trt_child, name))
+    monkeypatch.setattr(trt_engine, "load", trt_engine.load)
+    monkeypatch.setattr(trt_time, "WARM_UP_SECONDS", 0.0)
+    simulated.install(cuda)
+    worker = trt_child.Worker()
+
+    def do(action: str, **job: Any) -> Any:
+        full = {"action": action, "backend": "tensorrt", "needs_gpu": True, **job}
+        (tmp_path / "job.json").write_text(json.dumps(full))
+        worker.do(tmp_path)
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert "error" not in result
+        return result
+
+    plans = [tmp_path / f"{number}.plan" for number in range(3 * trt_child.KEPT)]
+    for plan in plans:
+        plan.write_bytes(fixed().SerializeToString())
+        do("compare", plans=[str(plans[0]), str(plan)], seconds=0.0)
+        do("layers", plan=str(plan), name="m", repetitions=3)
+    assert [cuda.of(kind) for kind in ("memory", "stream", "exec")] == [2 * trt_child.KEPT, *[trt_child.KEPT] * 2]
+    assert [cuda.of(kind) for kind in ("event", "graph")] == [0, 0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
+
+    def made(backend: str, asked: str, options: dict[str, Any]) -> trt.TensorRTProfiler:
+        profiler = trt.TensorRTProfiler(backend, Settings(precision=asked))
+        profiler._child = trt_job.Child(CHILD)
+        return profiler
+
+    monkeypatch.setattr(profilers, "_tensorrt", made)
+    out, network = tmp_path / "out", saved(tmp_path)
+    asked = ["--latency", "70%", "--profiler", "tensorrt", "--precision", precision, "--shape", f"x:{SHAPE}"]
+    assert main(["compile", str(network), *asked, "-o", str(out), "-q"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "met"
+    assert "CUDA graph" in str(report["profiler"])
+    assert report["device"]["backend"] == "tensorrt"
+    assert report["engine"]["precisions"].keys() == {precision}
+    assert any("the engine runs only on A simulated GPU" in note for note in report["notes"])
+    assert {"model.engine", "model.layers.json", "pruned.onnx"} <= {path.name for path in out.iterdir()}
+    engine = onnx.load_from_string((out / "model.engine").read_bytes())
+    whole = onnx.load(network)
+    assert expected(engine) <= 0.7 * expected(cast_for_timing(whole, precision))
