@@ -15,7 +15,7 @@ from passes.loading.computed import Computed
 from passes.loading.fold import Knowledge, Known
 from passes.loading.literal import settle
 
-SCALARS = 16  # floats that count or scale something; larger ones are data, and their operators stay
+SCALARS = 16  # floats and truth values that count or choose something; more are data, and their operators stay
 
 
 def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.Graph:
@@ -52,9 +52,9 @@ def _tidy(twin: gs.Graph, measured: list[gs.Tensor]) -> gs.Graph:
 
 
 def _is_literal(fact: Known) -> bool:
-    """Integers, truth values and a few floats; whole computed tables of floats stay what computes them."""
+    """Integers, a few floats and truth values; whole computed tables and masks stay what computes them."""
     assert fact.value is not None
-    return fact.value.dtype.kind != "f" or fact.value.size <= SCALARS
+    return fact.value.dtype.kind not in "fb" or fact.value.size <= SCALARS
 
 
 def _value(world: Knowledge, name: str) -> NDArray[np.generic]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from passes.rules.language import Facts, Op, Pin, rule, same
+from passes.rules.language import Facts, Mean, Op, Pin, rule, same
 
 WINDOW = "a window slides along it"
 
 
-@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+@rule("MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalLpPool")
 def pool(op: Op) -> Facts:
     """Batch and channels pass; a pool of zeros is zero (padding of MaxPool is never chosen over a zero).
 
@@ -23,3 +23,14 @@ def pool(op: Op) -> Facts:
         yield from same(op.x(), y, skip=tuple(spatial))
         for axis in (*op.x().axes[2:], *y.axes[2:]):
             yield Pin(axis, WINDOW)
+
+
+@rule("GlobalAveragePool")
+def global_average_pool(op: Op) -> Facts:
+    """A mean over all axes behind the channels. They need not be pixels: tf2onnx writes a mean over features so, too.
+
+    Source: https://onnx.ai/onnx/operators/onnx__GlobalAveragePool.html
+    """
+    x, y = op.x(), op.y()
+    yield from same(x, y, skip=range(2, x.rank))
+    yield Mean(x.axes[2:], "a mean is taken over it")

@@ -285,6 +285,31 @@ def test_expand_to_a_shape_that_is_read(tmp_path: Path) -> None:
     assert it.prune(sizes=DYNAMIC)[1].passed
 
 
+def test_a_mask_expanded_over_heads_follows_them(tmp_path: Path) -> None:
+    text = """mask (float[N,6,8] x) => (float[N,6,5] y) <bool[1] yes = {1}, float low = {-9.0}, float middle = {0.0},
+        int64[4] heads = {0,0,4,3}, int64[3] flat = {0,0,12}> {
+        a = MatMul(x, w)
+        b = Reshape(a, heads)
+        q = Transpose<perm=[0,2,1,3]>(b)
+        k = Transpose<perm=[0,2,3,1]>(b)
+        scores = MatMul(q, k)
+        shape = Shape(scores)
+        all = Expand(yes, shape)
+        causal = Greater(table, middle)
+        mask = And(all, causal)
+        masked = Where(mask, scores, low)
+        shares = Softmax(masked)
+        c = MatMul(shares, q)
+        d = Transpose<perm=[0,2,1,3]>(c)
+        e = Reshape(d, flat)
+        y = MatMul(e, v)
+    }"""
+    solved = solve(tmp_path, text, {"w": (8, 12), "v": (12, 5), "table": (6, 6)})
+    assert solved.axis("scores", 1) == "4"
+    assert solved.tied(("scores", 1), ("mask", 1))
+    assert solved.prune(sizes={"x": (3, 6, 8)})[1].passed
+
+
 def test_table_cut_at_a_dynamic_length_stays_whole(tmp_path: Path) -> None:
     text = """g (float[N,T,4] x) => (float[N,T,2] y) <int64[1] one = {1}, int64[1] zero = {0}> {
         s = Shape(x) t = Gather(s, one) p = Slice(table, zero, t, one)
