@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,12 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
             onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         said = " ".join(str(error).partition("==> Context")[0].split())
+        foreign = re.search(r"No Op registered for (\S+)", said)
+        if foreign:
+            raise ModelError(
+                f"{path}: operator {foreign[1]} is none of ONNX's at the model's opset: what exported it had no"
+                " translation; export it with another opset or a newer exporter, or with that layer written otherwise"
+            ) from error
         said = said if len(said) <= SAID else f"{said[:SAID]} …"
         raise ModelError(f"{path}: not a valid ONNX model: {said}; export it again") from error
     except ValueError as error:

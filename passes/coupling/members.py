@@ -42,8 +42,12 @@ def layer_name(node: gs.Node) -> str:
 def _from_weights(node: gs.Node) -> str:
     """A layer's name from its weight's, where the node's own name tells nothing."""
     for tensor in node.inputs[1:]:
-        if isinstance(tensor, gs.Constant) and re.search(r"\.(weight|kernel)$", tensor.name):
-            return str(tensor.name).rsplit(".", 1)[0]
+        name = str(tensor.name) if isinstance(tensor, gs.Constant) else ""
+        if re.search(r"\.(weight|kernel)$", name):
+            return name.rsplit(".", 1)[0]
+        scope = re.fullmatch(r"(.+)/[^/]+/(ReadVariableOp|merged_input)(:\d+)?", name)  # what tf2onnx leaves of Keras
+        if scope:
+            return scope[1].replace("/", ".")
     return ""
 
 

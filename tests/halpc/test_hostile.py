@@ -360,3 +360,10 @@ def test_a_plan_that_is_nested_without_end_is_refused(tmp_path: Path, capsys: py
     path = saved(tmp_path)
     (tmp_path / "plan.json").write_text("[" * 100_000)
     refused(compiling(path, "--resume", str(tmp_path / "plan.json")), 3, tmp_path, capsys, "not JSON")
+
+
+def test_an_operator_that_an_exporter_had_no_translation_for_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, one_node("Erfc", FLOAT, (1, 4)))
+    refused(compiling(path), 3, tmp_path, capsys, "operator Erfc is none of ONNX's", "export it with another opset")

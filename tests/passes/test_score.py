@@ -165,6 +165,19 @@ def test_a_node_name_gives_back_the_module_path(node: str, module: str) -> None:
     assert layer_name(gs.Node("Conv", node)) == module
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "functional_1/conv2d_1/convolution/merged_input:0",
+        "functional_1/conv2d_1/convolution/ReadVariableOp:0",
+        "functional_1.conv2d_1.weight",
+    ],
+)
+def test_a_node_whose_name_tells_nothing_is_called_after_its_weight(name: str) -> None:
+    weight = gs.Constant(name, np.zeros((2, 2, 1, 1), np.float32))
+    assert layer_name(gs.Node("Conv", "Conv__40", inputs=[gs.Variable("x"), weight])) == "functional_1.conv2d_1"
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet18-bn", "mobilenetv2", "resnet56"])
 def test_every_key_of_a_shipped_importance_file_finds_its_layer(name: str) -> None:
     folder = Path(__file__).parents[2] / "models"
