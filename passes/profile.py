@@ -164,13 +164,19 @@ def held_back(
     Some of the networks that the model was fitted to are measured with them: they tell the machine's speed now.
     """
     drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
-    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)]
-    protos = [_slimmed(model, coupling, widths) for widths in (*(n.widths for n in known), *drawn)]
+    at_once = _at_once(model)
+    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)][: max(1, at_once // 2)]
     predicted = [profiled.cost.at(widths) for widths in drawn]
-    timings = profiler.compare(protos, seconds=2 * sum(map(_seconds, (*(n.ms for n in known), *predicted))))
-    measured = [timing.typical_ms for timing in timings]
-    speed = float(np.median([ms / n.ms for ms, n in zip(measured, known, strict=False)]))
-    return judge(predicted, measured[len(known) :], speed)
+    measured: list[float] = []
+    speeds: list[float] = []
+    part = max(1, at_once - len(known))
+    for start in range(0, len(drawn), part):
+        protos = [_slimmed(model, coupling, w) for w in (*(n.widths for n in known), *drawn[start : start + part])]
+        about = (*(n.ms for n in known), *predicted[start : start + part])
+        found = [timing.typical_ms for timing in profiler.compare(protos, seconds=2 * sum(map(_seconds, about)))]
+        speeds += [ms / n.ms for ms, n in zip(found, known, strict=False)]
+        measured += found[len(known) :]
+    return judge(predicted, measured, float(np.median(speeds)))
 
 
 @dataclass(slots=True)
@@ -328,8 +334,7 @@ class _Run:
 
     def _measure_networks(self, missing: Sequence[Mapping[str, int]]) -> None:
         """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
-        arrays = _ARRAYS_BYTES // max(widest_bytes(self.model.twin), 1)
-        at_once = max(1, min(_TOGETHER_BYTES // max(self.model.size_bytes, 1), int(arrays)))
+        at_once = _at_once(self.model)
         reference: tuple[onnx.ModelProto, float] | None = None
         for start in range(0, len(missing), at_once):
             part = missing[start : start + at_once]
@@ -382,6 +387,12 @@ class _Run:
                     step_of(on_line(samples, box.centre, axis), NOISE / 2) for axis in range(len(box.sizes))
                 )
         return found
+
+
+def _at_once(model: Model) -> int:
+    """How many networks like it memory bears beside each other, with their weights and activations."""
+    arrays = _ARRAYS_BYTES // max(widest_bytes(model.twin), 1)
+    return max(1, min(_TOGETHER_BYTES // max(model.size_bytes, 1), int(arrays)))
 
 
 def _one_of_each(kernels: Sequence[Kernel]) -> dict[Signature, Kernel]:

@@ -105,6 +105,19 @@ class Lucky(MadeUp):
         return [Timing(np.append(np.sqrt(t.samples_ms[0]) / 10, np.full(7, t.samples_ms[0])), "", 8) for t in timings]
 
 
+def test_held_back_plans_of_large_networks_are_measured_a_few_at_a_time(
+    chain: tuple[Model, Coupling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiled = profile(*chain, LatencyTable(DEVICE), MadeUp(), networks=10)
+    together = held_back(*chain, profiled, MadeUp())
+    monkeypatch.setattr(passes.profile, "_ARRAYS_BYTES", 4 * passes.memory.widest_bytes(chain[0].twin))
+    device = MadeUp()
+    apart = held_back(*chain, profiled, device)
+    assert device.asked == [4] * 6
+    assert apart.measured_ms == pytest.approx(together.measured_ms)
+    assert apart.speed == pytest.approx(together.speed)
+
+
 @dataclass
 class Nameless(MadeUp):
     """The same device; its layers do not say which nodes they are made of."""
