@@ -87,7 +87,7 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
         weights = [] if _is_dequantised(node) else weights_of(node)
         if not weights:
             continue
-        produced = _leaf_names(node.outputs, axes)
+        produced = _leaf_names(_results(node), axes)
         for tensor in weights:
             for axis in range(len(tensor.shape or ())):
                 dim = axes.get((tensor.name, axis))
@@ -117,6 +117,13 @@ def _is_dequantised(node: gs.Node) -> bool:
     return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_dequantised(data.inputs[0]))
 
 
+def _results(node: gs.Node) -> list[gs.Tensor]:
+    """What a node gives out; of a loop, without the weights that it only carries."""
+    carried = node.inputs[2:] if node.op == "Loop" else []
+    unchanged = {i for i, tensor in enumerate(carried) if isinstance(tensor, gs.Constant)}
+    return [tensor for i, tensor in enumerate(node.outputs) if i not in unchanged]
+
+
 def _leaf_names(tensors: list[gs.Tensor], axes: Mapping[tuple[str, int], Dim]) -> set[str]:
     dims = (axes.get((t.name, i)) for t in tensors for i in range(len(t.shape or ())))
     return {leaf.name for dim in dims if dim is not None for leaf in leaves(dim)}
@@ -137,7 +144,7 @@ def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifi
 
     for node in graph.nodes:
         if node.op in LAYERS and weights_of(node):
-            give([(t.name, i) for t in node.outputs for i in range(len(t.shape or ()))], layer_name(node))
+            give([(t.name, i) for t in _results(node) for i in range(len(t.shape or ()))], layer_name(node))
     for key in variables:
         give([key], key[0])
     return names

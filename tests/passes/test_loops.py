@@ -143,8 +143,12 @@ def test_a_loop_counts_as_often_as_it_runs_and_is_a_layer(tmp_path: Path) -> Non
     found = inspect(model.path, {}, None, (), False)
     (state,) = (row for row in found.rows if row.size == HIDDEN and not row.pin)
     assert not found.whole
-    assert state.name == "loop"
+    assert state.name.startswith("loop")
     assert "loop" in state.layers
+    assert all(row.name.startswith("pre") for row in found.rows if row.size == INTO)
+    roles = {(m.tensor, m.axis): m.role for group in coupling.groups.values() for m in group.members if m.op == "Loop"}
+    assert roles["into", 0] == "in"
+    assert roles["into", 1] == "out"
 
 
 @pytest.mark.parametrize(
