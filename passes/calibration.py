@@ -15,7 +15,7 @@ import difflib
 import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError
 from passes.inputs import IMAGE_SUFFIXES, Arrays, InputSpec
+from passes.loading.sizes import sample_axes
+from passes.proto import every_node
 
 SANE_MAGNITUDE = 1e6  # of a floating-point input; what is larger was never normalised, or is garbage
 LABELS = "labels"
@@ -38,11 +40,15 @@ class Calibration:
         inputs: per input name, an array whose first axis counts samples (read-only).
         source: where they came from, for messages.
         batch: the model's own fixed batch size, or 0 where it is free.
+        places: inputs whose samples lie along another axis than the first when they are fed.
+        fixed: inputs that are the same for every batch: single numbers, and those that nothing reads.
     """
 
     inputs: Arrays
     source: str
     batch: int = 0
+    places: Mapping[str, int] = field(default_factory=dict)
+    fixed: Arrays = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -51,11 +57,11 @@ class Calibration:
         """Consecutive batches of at most `size` samples (of exactly the model's batch size where it is fixed)."""
         step = self.batch or max(size, 1)
         for start in range(0, len(self), step):
-            yield {name: array[start : start + step] for name, array in self.inputs.items()}
+            yield fed({n: array[start : start + step] for n, array in self.inputs.items()}, self.places, self.fixed)
 
     def take(self, rows: NDArray[np.int64] | slice) -> Calibration:
         """The chosen samples, in the order given."""
-        return Calibration({k: _frozen(v[rows]) for k, v in self.inputs.items()}, self.source, self.batch)
+        return replace(self, inputs={k: _frozen(v[rows]) for k, v in self.inputs.items()})
 
     def split(self, held_share: float = 0.2) -> tuple[Calibration, Calibration]:
         """Samples to fit on and samples held back, every 1/share-th; both are multiples of a fixed batch size.
@@ -77,20 +83,52 @@ class Calibration:
         return self.take(rows[~held].reshape(-1)), self.take(rows[held].reshape(-1))
 
 
+def fed(inputs: Arrays, places: Mapping[str, int], fixed: Arrays) -> Arrays:
+    """A batch as the model takes it, from arrays with samples first."""
+    turned = {n: np.ascontiguousarray(np.moveaxis(a, 0, places[n])) if n in places else a for n, a in inputs.items()}
+    return {**turned, **fixed}
+
+
 def input_specs(model: onnx.ModelProto, shape: Mapping[str, Sequence[int]] | None = None) -> tuple[InputSpec, ...]:
-    """What `model` expects to be fed; `shape` fills in dynamic axes (`--shape`)."""
+    """What `model` reads of what it is fed; `shape` fills in dynamic axes (`--shape`)."""
     constants = {initializer.name for initializer in model.graph.initializer}
+    read = {name for node in every_node(model.graph) for name in node.input} | {o.name for o in model.graph.output}
+    values = [value for value in model.graph.input if value.name not in constants]
+    places = sample_axes({value.name: _named_sizes(value) for value in values})
     specs = []
-    for value in model.graph.input:
-        if value.name in constants:
+    for value in values:
+        if value.name not in read:
             continue
-        tensor = value.type.tensor_type
-        sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+        place = places[value.name]
+        sizes = tuple(n if isinstance(n, int) else None for n in _named_sizes(value))
         asked = (shape or {}).get(value.name)
         if asked is not None and len(asked) == len(sizes):
-            sizes = (sizes[0], *(own or given for own, given in zip(sizes[1:], asked[1:], strict=True)))
-        specs.append(InputSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), sizes))
+            sizes = tuple(n if n or i == place else asked[i] for i, n in enumerate(sizes))
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        specs.append(InputSpec(value.name, dtype, sizes, place))
     return tuple(specs)
+
+
+def _named_sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """Sizes of an input's axes, names or None where they are open; −1 is open too."""
+    dims = value.type.tensor_type.shape.dim
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param or None for dim in dims
+    ]
+
+
+def unread_inputs(model: onnx.ModelProto) -> Arrays:
+    """Zeros for the inputs that nothing reads: runtimes want them all the same."""
+    constants = {initializer.name for initializer in model.graph.initializer}
+    wanted = {spec.name for spec in input_specs(model)} | constants
+    return {
+        value.name: np.zeros(
+            [n if isinstance(n, int) else 1 for n in _named_sizes(value)],
+            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type),
+        )
+        for value in model.graph.input
+        if value.name not in wanted
+    }
 
 
 def calibrate_from(
@@ -105,9 +143,13 @@ def calibrate_from(
     Raises:
         CalibrationError: wrong name, shape, type, length or values.
     """
-    specs = input_specs(model)
-    checked = checked_arrays(inputs, specs, source)
-    batch = specs[0].shape[0] if specs and specs[0].shape else None
+    everything = input_specs(model)
+    specs = [spec for spec in everything if spec.shape]
+    numbers = [spec for spec in everything if not spec.shape]
+    fixed = {**unread_inputs(model), **{spec.name: _number(inputs, spec, source) for spec in numbers}}
+    checked = checked_arrays({k: v for k, v in inputs.items() if k not in fixed}, specs, source)
+    places = {spec.name: spec.place for spec in specs if spec.place}
+    batch = specs[0].shape[0] if specs and not specs[0].place else None
     count = len(next(iter(checked.values())))
     order = np.argsort(_digests(checked), kind="stable")
     if limit is not None and count > limit:
@@ -116,7 +158,18 @@ def calibrate_from(
         order = order[: len(order) // batch * batch]
         if not len(order):
             raise CalibrationError(f"{source}: {count} sample(s), but the model takes batches of {batch}; give more.")
-    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, batch or 0)
+    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, batch or 0, places, fixed)
+
+
+def _number(inputs: Arrays, spec: InputSpec, source: str) -> NDArray[Any]:
+    """The value of an input that is a single number."""
+    found = inputs.get(spec.name)
+    if found is None or found.size != 1:
+        raise CalibrationError(
+            f"{source}: input {spec.name!r} is a single number; give one for all samples as an array of that name,"
+            f" or what it always is with --set {spec.name}=VALUE"
+        )
+    return np.asarray(found, dtype=spec.dtype).reshape(())
 
 
 def load_calibration(
@@ -245,16 +298,18 @@ def _checked(array: NDArray[Any], spec: InputSpec, source: str) -> NDArray[Any]:
     if array.dtype != spec.dtype and not both_float:
         raise CalibrationError(f"{where} is {array.dtype}, expected {spec.spell()}; convert it with .astype.")
     fits = array.ndim == len(spec.shape) and all(
-        want is None or have == want for have, want in zip(array.shape[1:], spec.shape[1:], strict=True)
+        i == spec.place or want is None or have == want
+        for i, (have, want) in enumerate(zip(array.shape, spec.shape, strict=True))
     )
     if not fits:
-        raise CalibrationError(f"{where} has shape {list(array.shape)}, expected {spec.spell()}, samples first.")
+        where_samples = "samples first" if not spec.place else "N counting samples"
+        raise CalibrationError(f"{where} has shape {list(array.shape)}, expected {spec.spell()}, {where_samples}.")
     if np.issubdtype(array.dtype, np.floating):
-        _check_values(array, where)
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+        _check_values(array, where, may_be_zero=bool(spec.place))  # as states are at first
+    return np.ascontiguousarray(np.moveaxis(array, spec.place, 0), dtype=spec.dtype)
 
 
-def _check_values(array: NDArray[Any], where: str) -> None:
+def _check_values(array: NDArray[Any], where: str, *, may_be_zero: bool) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         sample = int(np.argwhere(~finite)[0][0])
@@ -267,7 +322,7 @@ def _check_values(array: NDArray[Any], where: str) -> None:
             f"{where} spans {low:.3g} to {high:.3g}; a network's input is never this large. "
             "Normalise it as the network was trained."
         )
-    if low == high and array.size > 1:
+    if low == high and array.size > 1 and not (may_be_zero and low == 0):
         raise CalibrationError(
             f"{where} is {low:g} everywhere; calibration needs inputs like those the network will see."
         )

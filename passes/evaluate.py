@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import CalibrationError, VerificationError
-from passes.calibration import LABELS, checked_arrays, input_specs, load_arrays
+from passes.calibration import LABELS, checked_arrays, fed, input_specs, load_arrays, unread_inputs
 from passes.inputs import Arrays
 from passes.recovery.segments import Tensors, open_session, run_session
 
@@ -84,13 +84,15 @@ def evaluate(model: onnx.ModelProto, data: Labelled, *, batch: int = 64, threads
         VerificationError: the model's scores are NaN.
         BackendError: onnxruntime cannot run the model.
     """
-    specs = input_specs(model)
-    step = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0]), None) or batch
+    specs, unread = input_specs(model), unread_inputs(model)
+    places = {spec.name: spec.place for spec in specs if spec.place}
+    step = next((spec.shape[0] for spec in specs if spec.shape and spec.shape[0] and not spec.place), None) or batch
     session = open_session(model, threads)
     correct, samples = 0, len(data.labels)
     for start in range(0, samples, step):
         rows = _padded_rows(start, step, samples)
-        results = run_session(session, {name: array[rows] for name, array in data.inputs.items()})
+        inputs = {name: array[rows] for name, array in data.inputs.items()}
+        results = run_session(session, fed(inputs, places, unread))
         scores = _class_scores(results, len(rows), data)
         if np.isnan(scores).any():
             raise VerificationError(f"{data.source}: the model's scores are NaN from sample {start} on.")

@@ -20,14 +20,17 @@ class InputSpec:
     Attributes:
         name: its tensor name.
         dtype: its element type.
-        shape: axis sizes, None where dynamic; the first axis counts samples.
+        shape: axis sizes, None where dynamic.
+        place: the axis that counts samples: the first but for states of recurrences.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    place: int = 0
 
     def spell(self) -> str:
         """Type and shape as a person writes them: `float32[N, 3, 224, 224]`."""
-        sizes = ["N", *("?" if size is None else str(size) for size in self.shape[1:])]
+        sizes = ["?" if size is None else str(size) for size in self.shape]
+        sizes[self.place : self.place + 1] = ["N"] * bool(sizes)
         return f"{self.dtype}[{', '.join(sizes)}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -100,3 +100,12 @@ def static_proto(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], header:
         elif isinstance(tensor, gs.Variable) and tensor.shape is not None:
             tensor.shape = [n if isinstance(n, int) else f"out_{i}" for i, n in enumerate(tensor.shape)]
     return proto_of(fixed, header)
+
+
+def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those inside bodies too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from every_node(body)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from halpc.errors import UsageError
+from passes.proto import every_node
 
 
 def set_inputs(proto: onnx.ModelProto, values: Mapping[str, float]) -> None:
@@ -25,7 +26,7 @@ def set_inputs(proto: onnx.ModelProto, values: Mapping[str, float]) -> None:
             raise UsageError(f"--set {name}: the model has no such input; its inputs are {', '.join(ports)}")
         names[name] = f"{name}/set"
         proto.graph.initializer.append(numpy_helper.from_array(_filled(ports[name], value), names[name]))
-    for node in _nodes(proto.graph) if names else ():
+    for node in every_node(proto.graph) if names else ():
         for i, operand in enumerate(node.input):
             node.input[i] = names.get(operand, operand)
 
@@ -41,12 +42,3 @@ def _filled(port: onnx.ValueInfoProto, value: float) -> np.ndarray:
     if dtype.kind not in "fiub" or (dtype.kind != "f" and np.array(value).astype(dtype) != value):
         raise UsageError(f"--set {port.name}={value:g}: the input holds {dtype}, expected a value of that kind")
     return np.full(sizes, value, dtype=dtype)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those inside bodies too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _nodes(body)

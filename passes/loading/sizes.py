@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -74,16 +74,23 @@ def batch_axes(graph: gs.Graph, dynamic: Shapes) -> dict[str, int]:
     In a model that has an open first axis, an input whose first is fixed and whose only open one is the second of three
     is a recurrence's state, [layers, batch, width].
     """
-    inner = {t.shape[i] for t in graph.inputs for i in dynamic[t.name] if i > 0 and dynamic[t.name] != (1,)}
-    counted = {t.shape[0] for t in graph.inputs if dynamic[t.name][:1] == (0,)}
+    return sample_axes({t.name: [n if i not in dynamic[t.name] else n if isinstance(n, str) else None
+                                 for i, n in enumerate(t.shape)] for t in graph.inputs})  # fmt: skip
+
+
+def sample_axes(shapes: Mapping[str, Sequence[int | str | None]]) -> dict[str, int]:
+    """The same of shapes by input, whose open axes are names or None."""
+    dynamic = {name: tuple(i for i, n in enumerate(shape) if not isinstance(n, int)) for name, shape in shapes.items()}
+    inner = {shapes[name][i] for name, open_ in dynamic.items() for i in open_ if i > 0 and open_ != (1,)}
+    counted = {shapes[name][0] for name, open_ in dynamic.items() if open_[:1] == (0,)}
     return {
-        t.name: int(
+        name: int(
             bool(counted)
-            and dynamic[t.name] == (1,)
-            and len(t.shape) == 3
-            and (not isinstance(t.shape[1], str) or t.shape[1] in counted or t.shape[1] not in inner)
+            and dynamic[name] == (1,)
+            and len(shape) == 3
+            and (not isinstance(shape[1], str) or shape[1] in counted or shape[1] not in inner)
         )
-        for t in graph.inputs
+        for name, shape in shapes.items()
     }
 
 

@@ -7,6 +7,7 @@ all; and activations rounded to half would be fitted with their rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def widened_inputs(calibration: Calibration) -> Calibration:
     """The same samples, those in half precision as float32."""
-    inputs = {name: _as_float32(array) for name, array in calibration.inputs.items()}
-    return Calibration(inputs, calibration.source, calibration.batch)
+    inputs, fixed = ({n: _as_float32(a) for n, a in some.items()} for some in (calibration.inputs, calibration.fixed))
+    return replace(calibration, inputs=inputs, fixed=fixed)
 
 
 def narrowed(wide: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:

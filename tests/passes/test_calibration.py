@@ -12,6 +12,10 @@ from PIL import Image
 
 from halpc.errors import CalibrationError
 from passes.calibration import Calibration, calibrate_from, load_calibration
+from passes.load import load
+from passes.proto import proto_of
+from passes.runtime import session_of
+from tests.passes.patterns import model_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -167,3 +171,50 @@ def test_images_need_a_normalisation_a_size_and_to_decode(tmp_path: Path) -> Non
         load_calibration(tmp_path, _model(), mean=[0], std=[0])
     with pytest.raises(CalibrationError, match="which is no image"):
         load_calibration(tmp_path, _model("float[N,5] image"), mean=[0], std=[1])
+
+
+STATEFUL = """stateful (float[N,6] x, float[1,?,8] h, float gain, float[2,2] unread) => (float[N,4] y)
+    <int64[1] first = {0}> {
+        u = Unsqueeze(x, first)
+        v = Mul(u, gain)
+        s, t = GRU<hidden_size=8>(v, g, r, , , h)
+        q = Squeeze(t, first)
+        y = MatMul(q, w)
+    }"""
+STATEFUL_WEIGHTS = {"g": (1, 24, 6), "r": (1, 24, 8), "w": (8, 4)}
+
+
+def _stateful(count: int = 20) -> dict[str, np.ndarray]:
+    x = RANDOM.normal(size=(count, 6)).astype(np.float32)
+    return {"x": x, "h": np.zeros((1, count, 8), np.float32), "gain": np.array(2, np.float32)}
+
+
+def test_states_numbers_and_inputs_that_nothing_reads_are_fed_as_the_model_takes_them() -> None:
+    model = model_of(STATEFUL, STATEFUL_WEIGHTS)
+    found = calibrate_from(_stateful(), model)
+    batch = next(found.take(slice(0, 6)).batches(6))
+    shapes = {name: array.shape for name, array in batch.items()}
+    assert shapes == {"x": (6, 6), "h": (1, 6, 8), "gain": (), "unread": (2, 2)}
+    assert session_of(model, optimise=False).run(None, batch)[0].shape == (6, 4)
+
+
+def test_a_number_that_is_missing_can_be_set(tmp_path: Path) -> None:
+    arrays = {name: array for name, array in _stateful().items() if name != "gain"}
+    with pytest.raises(CalibrationError, match="--set gain=VALUE"):
+        calibrate_from(arrays, model_of(STATEFUL, STATEFUL_WEIGHTS))
+    onnx.save(model_of(STATEFUL, STATEFUL_WEIGHTS), tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx", values={"gain": 2})
+    assert len(calibrate_from(arrays, proto_of(loaded.graph))) == 20
+
+
+def test_a_state_with_its_samples_first_is_refused_naming_the_axis() -> None:
+    arrays = _stateful() | {"h": np.zeros((20, 1, 8), np.float32)}
+    with pytest.raises(CalibrationError, match=r"float32\[1, N, 8\], N counting samples"):
+        calibrate_from(arrays, model_of(STATEFUL, STATEFUL_WEIGHTS))
+
+
+def test_a_first_axis_of_minus_one_is_open() -> None:
+    model = _model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    found = calibrate_from({"image": _images()}, model)
+    assert (found.batch, len(found.split()[1])) == (0, 2)
