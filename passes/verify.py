@@ -31,6 +31,7 @@ from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible
+from passes.verification.squashed import squashed
 from passes.weights import array_of, dtype_name, put
 
 Outputs = list[NDArray[Any]]
@@ -127,20 +128,29 @@ def verify(
     original = proto_of(masked(model, plan), model.header)
     unseen = hidden(original.graph)
     names = [o.name for o in original.graph.output]
+    before = squashed(original, slim)
+    names += dict.fromkeys(name for name in before.values() if name not in names)
+    expose(original, names)
     # an approximate model's drift is a figure for people: it keeps its own choices
-    runs, cuts = _reference(original, model, () if approximate else cuts_of(original), seeds, inputs)
+    runs, cuts = _reference(original, names, model, () if approximate else cuts_of(original), seeds, inputs)
     cuts = [cut for cut in cuts if all(_maps(cut.tensor, run.held[cut.tensor], coupling, plan) for run in runs)]
     noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
     del original  # two models above 2 GB need not be in memory together
     floor = FLOOR.get(_coarsest(model), 2e-5)
     allowed = [_allowed(each, floor) for each in noise]
-    errors, error_at = _errors(slim, names, runs, cuts, coupling, plan, allowed)
+    _loads(slim)
+    own_outputs = len(slim.graph.output)
+    expose(slim, names)
+    try:
+        errors, error_at = _errors(slim, names, runs, cuts, coupling, plan, allowed)
+    finally:
+        del slim.graph.output[own_outputs:]
+    judged = _judged(dict(zip(names, zip(errors, allowed, strict=True), strict=True)), before)
 
     selections = tuple(
         Selection(cut.node, cut.operand, error, _allowed(noise_at[cut], floor)) for cut, error in error_at.items()
     )
-    judged = zip(errors, allowed, strict=True)
-    error, tolerance = max(judged, key=lambda pair: pair[0] / pair[1], default=(0.0, floor))
+    error, tolerance = max(judged, key=_share, default=(0.0, floor))
     result = Verification(error, tolerance, len(runs), selections, unseen)
     if not result.passed and not approximate:
         raise VerificationError(
@@ -148,6 +158,17 @@ def verify(
             "nothing was written. This is a bug of halpc: please report the model"
         )
     return result
+
+
+def _judged(pairs: Mapping[str, tuple[float, float]], before: Mapping[str, str]) -> list[tuple[float, float]]:
+    """Error and tolerance per output; of a Sigmoid's, those of what it reads where these are better."""
+    own = {name: pair for name, pair in pairs.items() if name in before or name not in before.values()}
+    return [min(pair, pairs[before[name]], key=_share) if name in before else pair for name, pair in own.items()]
+
+
+def _share(pair: tuple[float, float]) -> float:
+    error, tolerance = pair
+    return error / tolerance
 
 
 def _allowed(noise: float, floor: float) -> float:
@@ -167,20 +188,20 @@ def _where(result: Verification) -> str:
 
 def _reference(
     original: onnx.ModelProto,
+    names: Sequence[str],
     model: Model,
     cuts: Sequence[Cut],
     seeds: int,
     inputs: Sequence[Mapping[str, NDArray[Any]]],
 ) -> tuple[list[_Run], list[Cut]]:
     """What the masked original gives, and the cuts at which it selects by floats; `original` gets more outputs."""
-    names = [o.name for o in original.graph.output]
     expose(original, [cut.tensor for cut in cuts])
     try:
         session = session_of(original, optimise=False)
     except Exception as error:  # onnxruntime raises untyped errors for what it does not know
         raise ModelError(f"{model.path}: onnxruntime does not load it: {str(error).splitlines()[0]}") from error
     given = {v.name for v in original.graph.input}
-    inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in given))
+    inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in {*given, *names}))
     try:
         random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
     except ModelError as error:
@@ -196,7 +217,7 @@ def _reference(
                 f"{model.path}: onnxruntime does not run it on {sizes}: {str(error).splitlines()[0]};"
                 " give --shape where these sizes are not the model's"
             ) from error
-        seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
+        seen = {**feeds, **dict(zip([*names, *inner], values, strict=True))}
         floats = {name for name, value in seen.items() if _is_float(value)}
         held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
         runs.append(_Run(feeds, values[: len(names)], held))
@@ -274,7 +295,6 @@ def _errors(
     own largest entries), nothing is left but that difference. An output that is too far off is therefore
     compared without holding as well: equal with choices of its own, it is equal.
     """
-    _loads(slim)
     bound, own = slim, dict[Cut, str]()
     if cuts:
         bound = onnx.ModelProto()
@@ -314,9 +334,9 @@ def _run(
     session: ort.InferenceSession, names: Sequence[str], feeds: Values, held: Values, own: Mapping[Cut, str]
 ) -> tuple[Outputs, dict[Cut, NDArray[Any]]]:
     """A model's outputs and what it would have put at every cut, with `held` in place of that."""
-    inner = [name for name in dict.fromkeys(own.values()) if name not in feeds]
+    inner = [name for name in dict.fromkeys(own.values()) if name not in feeds and name not in names]
     values = session.run([*names, *inner], {**feeds, **held})
-    seen = {**feeds, **dict(zip(inner, values[len(names) :], strict=True))}
+    seen = {**feeds, **dict(zip([*names, *inner], values, strict=True))}
     return values[: len(names)], {cut: seen[name] for cut, name in own.items()}
 
 

@@ -213,3 +213,26 @@ def test_noise_is_seen_where_the_inputs_no_longer_reach(tmp_path: Path) -> None:
     change(small, "a_b", lambda b: np.roll(b, 1))
     with pytest.raises(VerificationError, match="Sign"):
         verify(loaded, coupling, plan, small)
+
+
+SQUASHED = """squashed (float[1,3,8,8] x) => (float[1,64] y)
+    <int64[2] flat = {1,64}> {
+        a = Conv(x, a_w, a_b)
+        b = Relu(a)
+        c = Conv(b, c_w, c_b)
+        d = Sigmoid(c)
+        y = Reshape(d, flat)
+    }"""
+SQUASHED_WEIGHTS = {"a_w": (48, 3, 1, 1), "a_b": (48,), "c_w": (1, 48, 1, 1), "c_b": (1,)}
+
+
+def test_a_sigmoid_that_is_nearly_zero_is_compared_before_it_rounds(tmp_path: Path) -> None:
+    proto = model_of(SQUASHED, SQUASHED_WEIGHTS)
+    change(proto, "c_b", lambda b: b * 0 - np.float32(16))
+    model, coupling, plan, small = pruned(proto, tmp_path)
+    outputs = len(small.graph.output)
+    assert verify(model, coupling, plan, small).max_relative_error < 1e-5
+    assert len(small.graph.output) == outputs
+    change(small, "c_w", lambda w: w * np.float32(1.1))
+    with pytest.raises(VerificationError, match="differs from the masked original"):
+        verify(model, coupling, plan, small)
