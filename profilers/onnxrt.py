@@ -111,7 +111,7 @@ class OnnxRuntimeProfiler:
             )
         with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
             optimised = Path(folder) / "optimised.onnx"
-            runner = _Runner(self, model, profile_in=Path(folder), optimised=optimised)
+            runner = _Runner(self, model, profile_in=Path(folder) / "whole", optimised=optimised)
             empty = _Runner(self, _empty_model(), profile_in=Path(folder) / "empty")
             _, counted = _in_turns([runner, empty], repetitions)
             profile, nothing = runner.profile(counted[0]), empty.profile(counted[1])
@@ -126,7 +126,7 @@ class OnnxRuntimeProfiler:
     def precisions(self, model: Model) -> dict[str, int]:
         """How many convolutions and matrix products run in each precision here, whatever the graph says."""
         with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
-            runner = _Runner(self, model, profile_in=Path(folder))
+            runner = _Runner(self, model, profile_in=Path(folder) / "whole")
             runner.run()
             return read_precisions(Path(runner.session.end_profiling()))
 

@@ -150,6 +150,21 @@ def test_layers_name_the_nodes_they_contain(profiler: OnnxRuntimeProfiler) -> No
     assert all(layer.time_ms > 0 for layer in layers)
 
 
+@pytest.mark.parametrize("what", ["layers", "kernels", "precisions"])
+def test_an_interrupt_leaves_no_profile_behind(
+    what: str, profiler: OnnxRuntimeProfiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: object) -> tuple[float, float]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(onnxrt._Runner, "timed", interrupted)
+    model = conv(4, 4, 8)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(profiler, what)([model] if what == "kernels" else model)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_layer_that_the_runtime_added_names_the_tensor_it_moves(profiler: OnnxRuntimeProfiler) -> None:
     layers = profiler.layers(with_weights(RESIDUAL), repetitions=2)
     moved = {layer.op: layer.outputs for layer in layers if not layer.nodes}
