@@ -9,7 +9,8 @@ JSON lines, the first of which is the header; every other line is one record and
     {"network": "51aa…", "widths": {…}, "ms": 3.2, "layers": {…}, "runs": 20}
 
 A process that dies in mid-line costs that line only: readers skip it with a warning, and the next writer
-cuts it off. Writers lock the file and write whole lines, so two may append to the same table.
+cuts it off. Writers lock the file and write whole lines, so two may append to the same table. Tables of one
+device may be joined end to end (`cat`): a header further down has to name the same device.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +31,7 @@ from halpc.ir.tablefile import VERSION, append_lines, as_line, check_writable, h
 log = logging.getLogger(__name__)
 
 _LEAST_MS = 1e-7  # of a network, rounded to it; a kernel may have no time of its own where a runtime leaves it out
+_MOST = 2.0**53  # a time, a width or a number of runs beyond this was never measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +275,19 @@ class LatencyTable:
     def _take_line(self, line: bytes, where: str) -> None:
         try:
             record = json.loads(line)
-            self._take(record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(record, dict) and "format" in record:
+                self._join(line, where)
+            else:
+                self._take(record)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TableError(
-                f"{where}: the latency table is damaged ({error!r}). Restore or delete it and profile anew."
+                f"{where}: the latency table is damaged ({_what(error)}). Restore or delete it and profile anew."
             ) from error
+
+    def _join(self, line: bytes, where: str) -> None:
+        """Another table begins here, of the same device or none that belongs here."""
+        if differences := self.device.differences(read_header(line, where, None)):
+            raise TableError(f"{where}: a table of another device was joined to this one: {'; '.join(differences)}")
 
     def _take(self, record: Mapping[str, object]) -> None:
         """Keep one record in memory; raises ValueError, KeyError or TypeError where it makes no sense."""
@@ -328,8 +337,17 @@ def _rounded(ms: float) -> float:
     return round(float(ms), 7)  # a tenth of a nanosecond
 
 
+def _what(error: Exception) -> str:
+    """What is wrong with a line, for people."""
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, UnicodeDecodeError | TypeError | AttributeError | RecursionError):
+        return "it is no record of a table"
+    return str(error)
+
+
 def _number(value: object, name: str, *, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MOST:
         raise ValueError(f"{name} is {value!r}")
     return value
 

@@ -109,11 +109,11 @@ def whole_lines(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
 def _parses(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
-def read_header(line: bytes, path: Path, device: Device | None) -> Device:
+def read_header(line: bytes, path: Path | str, device: Device | None) -> Device:
     """The device that the header names."""
     if not line:
         raise TableError(f"{path}: is empty, and nothing can be measured into it here. Make one with `halpc profile`.")

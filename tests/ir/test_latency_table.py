@@ -184,6 +184,15 @@ def test_merge_adds_only_what_is_new(tmp_path: Path) -> None:
         table.merge(LatencyTable(replace(DEVICE, threads=8)))
 
 
+def test_tables_of_one_device_may_be_joined_end_to_end(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "a.jsonl"), LatencyTable.open(tmp_path / "b.jsonl", DEVICE)
+    second.append(CONV, [Sample((8, 8), 0.5)])
+    (tmp_path / "c.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes() + (tmp_path / "b.jsonl").read_bytes())
+    both = LatencyTable.load(tmp_path / "c.jsonl", DEVICE)
+    assert both.lookup(CONV) == {**first.lookup(CONV), **second.lookup(CONV)}
+    assert len(both) == len(first) + 1
+
+
 def test_save_writes_an_equal_table(tmp_path: Path) -> None:
     table = written(tmp_path / "t.jsonl")
     table.save(tmp_path / "sub" / "copy.jsonl")
