@@ -64,6 +64,17 @@ def _learn(job: Job) -> None:
     if job.profiler is not None:
         baseline = job.profiler.compare([job.baseline], seconds=4 * SECONDS)[0]
         job.costs["latency"] = profiled.cost.corrected({}, baseline.percentile_ms(job.options.percentile))
+        return
+    if len(profiled.context) > 1:
+        job.note(
+            f"of {len(profiled.context)} whole networks in the table, each predicted from the others, nine in ten are"
+            f" within {profiled.fit.p90_error:.1%}: what a budget leads to is off by as much, and more often slower"
+        )
+    if profiled.lacking:
+        job.note(
+            f"{job.table.path} lacks {profiled.lacking} whole networks that such a prediction rests on: `halpc profile`"
+            " on the device adds them"
+        )
 
 
 def open_table(job: Job) -> None:
@@ -76,8 +87,10 @@ def open_table(job: Job) -> None:
     options = job.options
     if options.table is not None and options.accept_foreign_table:
         job.table = accepted_table(options.table, options.precision)
-        name = job.table.device.name
-        job.note(f"latency is predicted from {options.table}, taken on {name}; nothing was measured here")
+        job.note(
+            f"latency is predicted from {options.table}, taken on {job.table.device.spoken}; nothing was measured here:"
+            " compare the result on that device with `halpc bench`"
+        )
         return
     chosen = profiler_for(
         options.profiler, threads=options.threads, precision=options.precision, provider=options.provider

@@ -94,7 +94,7 @@ def _inspected(args: argparse.Namespace) -> Any:
 def profile(args: argparse.Namespace) -> int:
     """Measure a latency table into a file."""
     from halpc.measuring import measure_table
-    from halpc.show import progress_bar
+    from halpc.show import progress_bar, show_profile
 
     if args.check and args.quiet and not args.json:
         raise UsageError(
@@ -105,7 +105,7 @@ def profile(args: argparse.Namespace) -> int:
     if args.json:
         _print(found)
     elif not args.quiet:
-        print("\n".join(f"{key:<14}{value}" for key, value in found.items()))
+        show_profile(found)
     return 0
 
 

@@ -125,7 +125,7 @@ def finish(job: Job) -> Report:
     try:
         run(job, FINISH)
     except InfeasibleError as refused:
-        raise advised(job.options, refused) from refused
+        raise advised(job, refused) from refused
     for _ in range(AGAIN):
         if trials.status(job) in ("over budget", "slower"):
             job.note("the last measurement missed the budget by noise: selected once more")

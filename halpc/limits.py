@@ -39,13 +39,15 @@ def infeasible(job: Job, refused: InfeasibleError) -> InfeasibleError:
     )  # fmt: skip
 
 
-def advised(options: Options, refused: InfeasibleError) -> InfeasibleError:
+def advised(job: Job, refused: InfeasibleError) -> InfeasibleError:
     """The refusal with what to do about it, where it does not say so itself."""
-    tell = what_stays(options)
+    tell = what_stays(job.options)
     if tell in str(refused):
         return refused
+    predicted = refused.resource == "latency" and job.profiler is None
+    how = f", predicted, at widths that are multiples of {job.grid} (--align)" if predicted else ""
     return InfeasibleError(
-        f"{refused}: {tell}", budget=refused.budget, floor=refused.floor, resource=refused.resource
+        f"{refused}{how}: {tell}", budget=refused.budget, floor=refused.floor, resource=refused.resource
     )  # fmt: skip
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from halpc.casting import at_precision, runs_here
-from halpc.closed_loop import GRID
+from halpc.closed_loop import GRID, profile_stats
 from halpc.errors import UsageError
 from halpc.idle import profiler_of, refuse_idle_device
 from halpc.ir.latency import Comparison
-from halpc.ir.prediction import Prediction
 from halpc.ir.profiler import Profiler
 from halpc.ir.table import LatencyTable
 from halpc.job import Progress
@@ -20,8 +20,11 @@ from passes.coupling.members import produced_by
 from passes.load import load
 from passes.profile import held_back, profile
 from passes.proto import static_proto
+from passes.vanish import vanishable
 from profilers import profiler_for
 from profilers.bench import bench
+
+log = logging.getLogger(__name__)
 
 LONGEST_S = 86_400  # a day
 
@@ -61,32 +64,17 @@ def measure_table(args: argparse.Namespace, progress: Progress) -> dict[str, Any
     runs_here(profiler, args.model, static_proto(model.graph, model.shapes, model.header))  # refused before it is begun
     frozen = produced_by(model.twin, args.freeze)
     coupling = couple(model.twin, renormalise=args.allow_renormalisation, freeze=frozen)
-    found = profile(model, coupling, table, profiler, grid=args.align or GRID, progress=progress)
+    if not coupling.free():
+        log.warning("%s: no channels may go, whatever the budget: `halpc inspect` says why", args.model)
+    vanishing = vanishable(model, coupling)
+    found = profile(model, coupling, table, profiler, grid=args.align or GRID, vanishing=vanishing, progress=progress)
     result: dict[str, Any] = {
-        "table": str(args.output),
+        "model": str(args.model),
         "device": profiler.device.as_json(),
-        "samples": found.samples,
-        "networks": len(found.context),
-        "measured_now": found.measured,
+        **profile_stats(table, found),
         "seconds": round(found.seconds, 2),
         "baseline_ms": found.cost.at({}),
-        "left_out": _quality(found.fit),
     }
     if args.check:
-        result["held_back"] = _quality(held_back(model, coupling, found, profiler, grid=args.align or GRID))
+        result["held_back"] = held_back(model, coupling, found, profiler, grid=args.align or GRID).as_json()
     return result
-
-
-def _quality(prediction: Prediction) -> str:
-    """Errors of a prediction in one line."""
-    text = (
-        f"median {prediction.median_error:.1%}, nine in ten under {prediction.p90_error:.1%}, R² {prediction.r2:.4f}"
-        f" ({len(prediction.measured_ms)} networks)"
-    )
-    if prediction.speed == 1:
-        return text
-    now = prediction.at_speed
-    return (
-        f"{text}; the machine is at {1 / prediction.speed:.1%} of the speed it was profiled at; with that taken out"
-        f" {now.median_error:.1%}, {now.p90_error:.1%}, {now.r2:.4f}"
-    )

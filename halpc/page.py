@@ -20,11 +20,13 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 
 def render(report: Report) -> str:
     """HTML text."""
-    verdict = "met" if report.status == "met" else "bad"
+    verdict = {"met": "met", "over budget": "bad"}.get(report.status, "")
+    status = "predicted, not measured" if report.status == "predicted" else report.status
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>halpc: {escape(report.model)}</title><style>{STYLE}</style>",
-        f"<h1>{escape(report.model)}: budget <span class={verdict}>{escape(report.status)}</span></h1>",
+        f"<h1>{escape(report.model)}: budget <span class={verdict}>{escape(status)}</span></h1>",
+        _table(("budget", ""), report.verdicts),
         _table(("", "before", "after"), _figures(report)),
         "<h2>How sure</h2>",
         _table(("what", "value"), _certainty(report)),
@@ -47,8 +49,10 @@ def render(report: Report) -> str:
 
 def _figures(report: Report) -> Iterable[tuple[str, str, str]]:
     before, after = report.baseline, report.result
-    if before.latency_ms is not None and after.latency_ms is not None:
-        yield report.latency_name, spell_ms(before.latency_ms), spell_ms(after.latency_ms)
+    before_ms, after_ms = report.before_after_ms
+    if before_ms is not None and after_ms is not None:
+        kind = "" if after.latency_ms is not None else ", predicted"
+        yield f"{report.latency_name}{kind}", spell_ms(before_ms), spell_ms(after_ms)
     yield "MACs", spell_count(before.macs), spell_count(after.macs)
     yield "parameters", spell_count(before.params), spell_count(after.params)
     yield "peak memory", spell_bytes(before.peak_memory), spell_bytes(after.peak_memory)
@@ -63,9 +67,9 @@ def _certainty(report: Report) -> Iterable[tuple[str, str]]:
     if report.prices:
         yield "price paid, λ", ", ".join(spell_price(r, p) for r, p in report.prices.items()) + " (importance)"
     yield "slim against masked original", f"{report.verification['max_relative_error']:.2e} relative"
-    if report.predicted_latency_ms is not None:
+    if report.predicted_latency_ms is not None and report.result.latency_ms is not None:
         yield f"predicted {report.latency_name}", spell_ms(report.predicted_latency_ms)
-    yield "profiler", str(report.profiler.get("regime") or report.profiler.get("backend"))
+    yield "latency", str(report.profiler.get("regime") or report.profiler.get("backend"))
     for note in report.notes:
         yield "note", note
 

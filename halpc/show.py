@@ -25,9 +25,9 @@ from halpc import job
 from halpc.casting import NATIVE
 from halpc.inspection import Inspection
 from halpc.ir.frontier import Point
-from halpc.ir.latency import Comparison
+from halpc.ir.latency import Comparison, Device
 from halpc.ir.report import Report, spell_price
-from halpc.units import spell_amount, spell_bytes, spell_count, spell_ms, spell_over
+from halpc.units import spell_bytes, spell_count, spell_ms
 
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(stderr=True, highlight=False)
@@ -60,6 +60,11 @@ def progress_bar(quiet: bool) -> Iterator[job.Progress]:
         yield advance
 
 
+def _say(line: str) -> None:
+    """One line; into a file or a pipe as it is, however long, so that it can be searched for and copied."""
+    OUT.print(Text(line), soft_wrap=not OUT.is_terminal)
+
+
 def show_report(report: Report, out: Path | None) -> None:
     """Every group, before and after, how sure that is, and where it went."""
     _show_groups(report)
@@ -67,13 +72,11 @@ def show_report(report: Report, out: Path | None) -> None:
     table = Table(title=report.model, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column, justify in (("", "left"), ("before", "right"), ("after", "right"), ("change", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    if before.latency_ms and after.latency_ms:
-        table.add_row(
-            report.latency_name,
-            spell_ms(before.latency_ms),
-            spell_ms(after.latency_ms),
-            f"{before.latency_ms / after.latency_ms:.2f}x faster",
-        )
+    before_ms, after_ms = report.before_after_ms
+    if before_ms and after_ms:
+        kind = "" if after.latency_ms else ", predicted"
+        change = f"{before_ms / after_ms:.2f}x faster{kind}"
+        table.add_row(report.latency_name, spell_ms(before_ms), spell_ms(after_ms), change)
     table.add_row("MACs", spell_count(before.macs), spell_count(after.macs), f"{_share(after.macs, before.macs)} left")
     table.add_row(
         "parameters",
@@ -99,7 +102,7 @@ def show_report(report: Report, out: Path | None) -> None:
         table.add_row("top-1", f"{before.accuracy:.2%}", f"{after.accuracy:.2%}", change)
     OUT.print(table)
     for line in _sentences(report, out):
-        OUT.print(Text(line))
+        _say(line)
 
 
 def _show_groups(report: Report) -> None:
@@ -113,7 +116,7 @@ def _show_groups(report: Report) -> None:
         table.add_row(Text(g.name), str(g.size), str(g.width), str(g.step), following, g.buys, g.price, share)
     OUT.print(table)
     if len(report.groups) > SHOWN:
-        OUT.print(Text(f"and {len(report.groups) - SHOWN} more: report.html has them all"))
+        _say(f"and {len(report.groups) - SHOWN} more: report.html has them all")
     OUT.print()
 
 
@@ -129,8 +132,8 @@ def _optimality(report: Report) -> str:
 
 def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield ""
-    for resource, limit in report.budget.items():
-        yield _budget(report, resource, limit)
+    for asked, used in report.verdicts:
+        yield f"budget      {asked}: {used}"
     predicted, measured = report.predicted_latency_ms, report.result.latency_ms
     if predicted is not None and measured is not None:
         rounds = f"after {len(report.rounds) - 1} round(s)"
@@ -152,10 +155,9 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     narrowed = sum(line.width < line.size for line in report.groups)
     counts = f"{narrowed} of {len(report.groups)} narrowed, {len(report.pinned)} pinned"
     yield f"groups      {counts} (halpc inspect says why)"
-    device = report.device
-    if device.get("kind") != "analytic":
-        facts = (f"{device.get('backend')} {device.get('version')}", device.get("precision"))
-        yield f"device      {device.get('name')}, {', '.join(map(str, facts))}, {device.get('threads')} thread(s)"
+    if report.device["kind"] != "analytic":
+        kind = "" if measured is not None else " (the table's)"
+        yield f"device      {Device.from_json(report.device).spoken}{kind}"
     yield from (f"note        {note}" for note in report.notes)
     if out is not None:
         yield f"written     {out}/{', '.join(_written(report))}"
@@ -169,17 +171,39 @@ def _written(report: Report) -> list[str]:
     return ["pruned.onnx", *deployed, *engine, "plan.json", "latency.json", "report.json", "report.html"]
 
 
-def _budget(report: Report, resource: str, limit: Mapping[str, Any]) -> str:
-    """One budget: what was asked, what that is, and how much of it is used."""
-    result = report.result
-    found = {"latency": result.latency_ms, "macs": result.macs, "params": result.params,
-             "peak-memory": result.peak_memory}.get(resource)  # fmt: skip
-    name = report.latency_name if resource == "latency" else resource
-    line = f"budget      {name} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
-    if found is None:
-        return line
-    used = found / limit["limit"]
-    return f"{line}: met, {used:.1%} of it used" if used <= 1 else f"{line}: MISSED by {spell_over(used)}"
+def show_profile(found: Mapping[str, Any]) -> None:
+    """What was measured, how well it predicts, and what it is for."""
+    now, known = found["measured_now"], found["saved_by_table"]
+    lines = {
+        "model": f"{found['model']}: {spell_ms(found['baseline_ms'])} as it is",
+        "device": Device.from_json(found["device"]).spoken,
+        "table": f"{found['table']}: {found['samples']} samples of kernels and {found['networks']} whole networks;"
+        f" {now} measured now, {known} there before; {found['seconds']:.3g} s",
+        "prediction": f"of each network from the others: {_quality(found['fit'])}",
+    }
+    if "held_back" in found:
+        lines["check"] = f"of networks that it has not seen: {_quality(found['held_back'])}"
+    lines["next"] = (
+        f"halpc compile {found['model']} --latency 60% --table {found['table']} (where this device is not:"
+        " --accept-table-from-other-device)"
+    )
+    for name, line in lines.items():
+        _say(f"{name:<12}{line}")
+
+
+def _quality(prediction: Mapping[str, Any]) -> str:
+    """Errors of a prediction in one line."""
+    text = (
+        f"off by {prediction['median_error']:.1%} (median), nine in ten by less than {prediction['p90_error']:.1%},"
+        f" R² {prediction['r2']:.4f} ({prediction['plans']} networks)"
+    )
+    now = prediction.get("at_speed")
+    if now is None:
+        return text
+    return (
+        f"{text}; the machine is at {1 / prediction['speed']:.1%} of the speed it was profiled at; with that taken out"
+        f" {now['median_error']:.1%}, {now['p90_error']:.1%}, {now['r2']:.4f}"
+    )
 
 
 def show_inspection(found: Inspection) -> None:
@@ -196,7 +220,7 @@ def show_inspection(found: Inspection) -> None:
         table.add_row(Text(row.name), str(row.size), spell_count(row.macs), spell_count(row.params), text)
     OUT.print(table)
     for layer, reason in found.whole.items():
-        OUT.print(Text(f"{layer} stays whole: {reason}"))
+        _say(f"{layer} stays whole: {reason}")
 
 
 def show_sweep(points: Sequence[Point], out: Path) -> None:
@@ -223,7 +247,7 @@ def show_sweep(points: Sequence[Point], out: Path) -> None:
         )
     OUT.print(table)
     drawn = "sweep.svg, " if (out / "sweep.svg").is_file() else ""
-    OUT.print(Text(f"written     {out}/sweep.json, {drawn}and a folder per budget"))
+    _say(f"written     {out}/sweep.json, {drawn}and a folder per budget")
 
 
 def show_comparison(comparison: Comparison) -> None:

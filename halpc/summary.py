@@ -34,7 +34,8 @@ def report(job: Job) -> Report:
         budget={b.resource: _limit(job, b.resource, b.text) for b in job.options.budgets},
         baseline=_figures(job, {}, before, before_ms, job.model.size_bytes, job.accuracy_before),
         result=_figures(job, widths, after, after_ms, final.ByteSize(), job.accuracy),
-        predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else None,
+        predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else _predicted(job, widths),
+        predicted_baseline_ms=_predicted(job, {}),
         importance_kept=importance_kept(job),
         gap=job.selection.gap if np.isfinite(job.selection.bound) else None,
         bound_means=job.selection.bound_means,
@@ -51,7 +52,7 @@ def report(job: Job) -> Report:
         rounds=tuple(job.rounds),
         stage_seconds={name: round(s, 4) for name, s in job.seconds.items()},
         profiler=_profiler(job),
-        device=job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
+        device=_device(job),
         versions=versions(),
         solver=job.selection.solver,
         notes=tuple(job.notes),
@@ -71,6 +72,18 @@ def engine(job: Job) -> dict[str, Any]:
         "seconds": round(built.seconds, 3),
         "warnings": list(built.warnings),
     }
+
+
+def _predicted(job: Job, widths: Mapping[str, int]) -> float | None:
+    """Latency by the model alone, in ms, where nothing was measured."""
+    return job.costs["latency"].at(widths) if job.profiler is None and "latency" in job.costs else None
+
+
+def _device(job: Job) -> dict[str, Any]:
+    """What latencies are of: what measured them, or what the table was taken on."""
+    if job.profiler is not None:
+        return dict(job.profiler.device.as_json())
+    return dict(job.table.device.as_json()) if job.table is not None else {"kind": "analytic"}
 
 
 def _limit(job: Job, resource: str, text: str) -> dict[str, Any]:
@@ -158,7 +171,9 @@ def _line(group: Group, detected: int, step: Step, prices: Mapping[str, float]) 
 
 def _profiler(job: Job) -> dict[str, Any]:
     if job.profiler is None:
-        return {"backend": "analytic", "regime": "counted, not measured"}
+        if job.table is None:
+            return {"backend": "analytic", "regime": "counted, not measured"}
+        return {"backend": "table", "regime": f"predicted from {job.table.path}, not measured", **job.profile_stats}
     regime = job.timings[0].regime if job.timings else ""
     return {
         "backend": job.profiler.device.backend,
@@ -173,7 +188,7 @@ def table_json(job: Job) -> dict[str, Any]:
     return {
         "format": "halpc.latency-model",
         "version": 1,
-        "device": job.profiler.device.as_json() if job.profiler is not None else {"kind": "analytic"},
+        "device": _device(job),
         "rounds": job.rounds,
         "costs": {
             name: {

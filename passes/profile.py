@@ -73,6 +73,7 @@ class Profiled:
         measured: how many of these samples and networks were measured now; the others were in the table.
         steps: signature's description → per axis, the staircase's step in channels.
         seconds: wall time of it all.
+        lacking: how many networks fewer than it should rest on were measured or in the table.
     """
 
     cost: CostModel
@@ -82,6 +83,7 @@ class Profiled:
     measured: int
     steps: Mapping[str, tuple[int, ...]]
     seconds: float
+    lacking: int = 0
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports."""
@@ -128,13 +130,13 @@ def profile(
     kernels = run.kernels()
     run.sample(kernels)
     ramped = networks // RAMPED
-    lacking = networks // LACKING if vanishing else 0
+    branchless = networks // LACKING if vanishing else 0
     wanted = [
         *mixes(coupling, networks - ramped, grid, seed=0),
         *ramps(coupling, ramped, grid, seed=0),
-        *without(coupling, vanishing, lacking, grid, seed=0),
+        *without(coupling, vanishing, branchless, grid, seed=0),
     ]
-    samples = run.networks(wanted)
+    samples = [n for n in run.networks(wanted) if all(w or name in vanishing for name, w in n.widths.items())]
     run.confirm(kernels)
     surfaces, steps = run.surfaces(kernels), run.steps(kernels)
     group_steps = _group_steps(kernels, steps, coupling)
@@ -153,6 +155,7 @@ def profile(
         run.measured,
         {signature.about: found for signature, found in steps.items()},
         time.perf_counter() - started,
+        max(0, len({tuple(sorted(widths.items())) for widths in wanted}) - len(samples)),
     )
 
 
@@ -210,8 +213,8 @@ class _Run:
     def _measure_structure(self) -> tuple[LayerTime, ...]:
         if self.profiler is None:
             raise TableError(
-                f"{self.table.path}: the table does not fit the model: it was never profiled whole. Run `halpc"
-                " profile` with this model and shape on the device."
+                f"{self.table.path}: the table does not fit the model: it was never profiled whole. Run `halpc profile`"
+                " on the device, with this model and the same --shape, --batch, --freeze and --allow-renormalisation."
             )
         self.progress("profile: layers", 0, 1)
         whole = static_proto(self.model.graph, self.model.shapes, self.model.header)

@@ -67,6 +67,13 @@ class Device:
         return cls(**values, threads=threads, details={str(k): str(v) for k, v in details.items()})
 
     @property
+    def spoken(self) -> str:
+        """Its name and what else a person should know of a latency taken on it."""
+        provider = f" ({self.provider})" if self.backend == "onnxruntime" and self.provider != "cpu" else ""
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}" if self.threads else ""
+        return f"{self.name}, {self.backend} {self.version}{provider}, {self.precision}{threads}"
+
+    @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that name this device by content."""
         text = json.dumps(self.as_json(), sort_keys=True, ensure_ascii=True)

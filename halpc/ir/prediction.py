@@ -51,6 +51,7 @@ class Prediction:
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports."""
+        errors = {name: getattr(self.at_speed, name) for name in ("median_error", "p90_error", "r2")}
         return {
             "plans": len(self.predicted_ms),
             "median_error": self.median_error,
@@ -59,6 +60,7 @@ class Prediction:
             "speed": self.speed,
             "predicted_ms": list(self.predicted_ms),
             "measured_ms": list(self.measured_ms),
+            **({} if self.speed == 1 else {"at_speed": errors}),
         }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from halpc.units import spell_amount
+from halpc.units import spell_amount, spell_over
 
 FORMAT, VERSION = "halpc.report", 1
 PRICED = {"latency": (1.0, "ms"), "macs": (1e6, "M MACs"), "params": (1e6, "M parameters"), "peak-memory": (1e6, "MB")}
@@ -92,10 +92,11 @@ class Report:
     """Everything that `report.json` and the terminal summary say.
 
     Attributes:
-        status: `met`, `over budget` or `dry run`.
+        status: `met`, `over budget`, `dry run`, or `predicted` where latency was limited and could not be measured.
         budget: resource → limit, unit and what was written.
         baseline, result: figures before and after.
-        predicted_latency_ms: the model's prediction for the result before it was measured.
+        predicted_latency_ms: the model's prediction for the result before it was measured, or where nothing was.
+        predicted_baseline_ms: its prediction for the baseline, where nothing was measured.
         importance_kept: share of the importance that the budget bought.
         gap: relative certificate gap of the last selection.
         bound_means: what the certificate is a bound of.
@@ -108,7 +109,7 @@ class Report:
         rounds: predicted and measured latency of every round of the closed loop.
         stage_seconds: wall time per stage.
         profiler: backend and regime, and samples measured against reused.
-        device: what was measured on.
+        device: what was measured on, or what the table was from which latency was predicted.
         precision: that it is deployed at.
         engine: what is known of the engine beside the model: version, GPU, size, its layers' real precisions, and what
             the builder warned of; None where none was built.
@@ -139,6 +140,34 @@ class Report:
     notes: tuple[str, ...] = ()
     precision: str = "fp32"
     engine: Mapping[str, Any] | None = None
+    predicted_baseline_ms: float | None = None
+
+    @property
+    def before_after_ms(self) -> tuple[float | None, float | None]:
+        """Latency of baseline and result, measured, else predicted, else None."""
+        if self.baseline.latency_ms is not None and self.result.latency_ms is not None:
+            return self.baseline.latency_ms, self.result.latency_ms
+        return self.predicted_baseline_ms, self.predicted_latency_ms
+
+    @property
+    def verdicts(self) -> tuple[tuple[str, str], ...]:
+        """Every budget: what was asked and what that is, and how much of it is used."""
+        return tuple((self._asked(name), self._used(name)) for name in self.budget)
+
+    def _asked(self, resource: str) -> str:
+        limit = self.budget[resource]
+        name = self.latency_name if resource == "latency" else resource
+        return f"{name} {limit['asked']} = {spell_amount(resource, limit['limit'])}"
+
+    def _used(self, resource: str) -> str:
+        found = {"latency": self.result.latency_ms, "macs": self.result.macs, "params": self.result.params,
+                 "peak-memory": self.result.peak_memory}[resource]  # fmt: skip
+        if found is None:
+            predicted = self.budget[resource]["predicted"]
+            share = predicted / self.budget[resource]["limit"]
+            return f"predicted {spell_amount(resource, predicted)}, {share:.1%} of it, not measured"
+        used = found / self.budget[resource]["limit"]
+        return f"met, {used:.1%} of it used" if used <= 1 else f"MISSED by {spell_over(used)}"
 
     @property
     def latency_name(self) -> str:

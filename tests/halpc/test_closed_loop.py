@@ -52,7 +52,7 @@ def test_a_percentile_is_what_is_measured_and_said(network: Path, capsys: pytest
     assert "latency p95" in (out / "report.html").read_text()
 
 
-def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path) -> None:
+def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = network.parent / "table.jsonl"
     assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
     code, out = compiled(network, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
@@ -61,6 +61,74 @@ def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path) -> No
     assert report["status"] == "predicted"
     assert report["result"]["latency_ms"] is None
     assert any("nothing was measured here" in note for note in report["notes"])
+    assert report["device"] == json.loads(table.read_text().splitlines()[0])["device"]
+    assert report["profiler"]["networks"] > 1
+    assert report["predicted_latency_ms"] == report["budget"]["latency"]["predicted"]
+    assert report["predicted_latency_ms"] <= 0.7001 * report["predicted_baseline_ms"]
+    given = ("--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
+    assert main(["compile", str(network), "-o", str(out), *given]) == 0
+    said = capsys.readouterr().out
+    assert "x faster, predicted" in said
+    assert "of it, not measured" in said
+    assert "(the table's)" in said
+    assert "predicted, not measured" in (out / "report.html").read_text()
+    assert "latency 70% = " in (out / "report.html").read_text()
+
+
+def test_profile_says_what_it_measured_on_what_and_what_to_do_next(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = network.parent / "table.jsonl"
+    given = ["profile", str(network), "-o", str(table), "--profiler", "onnxruntime"]
+    assert main([*given, "--json", "--check"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measured_now"] == found["samples"] + found["networks"]
+    assert found["held_back"]["plans"] == len(found["held_back"]["measured_ms"])
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert f"0 measured now, {found['measured_now']} there before" in said
+    assert f"{found['device']['name']}, onnxruntime" in said
+    assert f"--latency 60% --table {table}" in said
+    assert "{" not in said
+
+
+def test_a_table_of_a_network_without_channels_to_go_is_said_to_be_of_no_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = '<ir_version: 9, opset_import: ["" : 17]> n (float[1,8] x) => (float[1,8] y) { y = Relu(x) }'
+    path = saved(tmp_path, model(text, {}))
+    assert main(["profile", str(path), "-o", str(tmp_path / "t"), "--profiler", "onnxruntime"]) == 0
+    assert "no channels may go" in caplog.text
+
+
+def test_a_floor_that_is_predicted_is_called_so(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = network.parent / "table.jsonl"
+    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    given = ("--latency", "1us", "--table", str(table), "--accept-table-from-other-device")
+    assert compiled(network, "out", *given)[0] == 4
+    said = capsys.readouterr().err
+    assert "us, predicted, at widths that are multiples of 8 (--align)" in said
+    assert "`halpc inspect" in said
+
+
+def test_what_a_table_was_not_profiled_with_is_named(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = network.parent / "table.jsonl"
+    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    given = ("--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
+    assert compiled(network, "out", *given, "--freeze", "*a*")[0] == 3
+    assert "--freeze" in capsys.readouterr().err
+    assert compiled(network, "out", *given, "--batch", "2")[0] == 3
+    assert "--batch" in capsys.readouterr().err
+
+
+def test_a_table_of_an_interrupted_profile_is_said_to_lack_networks(network: Path) -> None:
+    table = network.parent / "table.jsonl"
+    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    lines = table.read_text().splitlines(keepends=True)
+    networks = [line for line in lines if line.startswith('{"network"')]
+    table.write_text("".join(line for line in lines if line not in networks[-3:]))
+    _, out = compiled(network, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
+    assert any("lacks 3 whole networks" in note for note in json.loads((out / "report.json").read_text())["notes"])
 
 
 def test_a_table_of_another_device_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:

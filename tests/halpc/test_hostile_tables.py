@@ -57,7 +57,8 @@ DAMAGE: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
     "a list": (lambda text: text + "[1, 2]\n", ("line", "no record of a table")),
     "without end": (lambda text: text + "[" * 100_000 + "\n", ("line", "no record of a table")),
     "of two devices": (
-        lambda text: text + text.replace('"threads": 1', '"threads": 2'), ("line", "another device", "threads 1, not 2"),
+        lambda text: text + text.replace('"threads": 1', '"threads": 2'),
+        ("line", "another device", "threads 1, not 2"),
     ),
     "zero": (changed(r'"ms": [0-9.e-]+', '"ms": 0'), ("line", "ms is 0")),
     "cut in the middle": (lambda text: text[: len(text) // 2] + "\n" + text[len(text) // 2 :], ("line", "damaged")),

@@ -181,6 +181,9 @@ def test_what_a_network_takes_without_branches_is_measured(tmp_path: Path, monke
     cost = profile(model, coupling, table, MadeUp(), vanishing=gone).cost
     lacking = [n for n in table.networks(network_key(model, coupling)) if 0 in n.widths.values()]
     assert [list(n.widths.values()).count(0) for n in lacking] == [2, 4, 6]
+    kept = profile(model, coupling, table, vanishing=())  # as --no-vanish has it
+    assert [n for n in kept.context if 0 in n.widths.values()] == []
+    assert (kept.measured, kept.lacking) == (0, 0)
     off = np.abs([cost.at(w) for w in widths] / taken - 1)
     assert off[0] < 0.15
     assert off[1] < 0.02
