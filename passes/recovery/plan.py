@@ -104,6 +104,8 @@ def _changed_layers(
                 layers.append(layer)
         elif layer is not None and node.input[0] in changed:
             skipped.append(Skip(node.name or node.output[0], node.op_type, layer))
+    layers, more = _with_their_positions(original, model, layers)
+    skipped += more
     groups = {}
     for weight, readers in together(every, constants).items():
         if not any(layer.weight == weight for layer in layers):
@@ -118,6 +120,29 @@ def _changed_layers(
         others = [layer for layer in layers if layer.weight != weight]
         layers = sorted([*others, *groups.get(weight, ())], key=lambda layer: layer.index)
     return layers, groups, skipped
+
+
+def _with_their_positions(
+    original: onnx.ModelProto, model: onnx.ModelProto, layers: Sequence[Layer]
+) -> tuple[list[Layer], list[Skip]]:
+    """Layers that give as many positions as in the original, and the others, whose rows are channels too."""
+    theirs, ours = (
+        {name: shape for name, shape in tensor_shapes(each).items() if all(isinstance(n, int) or n for n in shape)}
+        for each in (original, model)
+    )
+    cut = [
+        layer
+        for layer in layers
+        if layer.output in theirs and layer.output in ours
+        if _positions(theirs[layer.output], layer) != _positions(ours[layer.output], layer)
+    ]
+    reason = "of its rows, too, some are gone, so that they are not the original's"
+    return [layer for layer in layers if layer not in cut], [Skip(layer.name, layer.op, reason) for layer in cut]
+
+
+def _positions(shape: Sequence[int | str], layer: Layer) -> list[int | str]:
+    """Sizes but for the channels."""
+    return [n for i, n in enumerate(shape) if i != layer.channel_axis % len(shape)]
 
 
 def _order(

@@ -78,7 +78,7 @@ def compare(
     """The pruned model against the masked original on one set of inputs."""
     expected, found, values = choices(whole, small, feeds)
     given = {f"{name}__given": value for name, value in values.items()}
-    nudged = {k: (v * (1 + 1e-6 * np.sign(np.random.default_rng(1).standard_normal(v.shape)))).astype(v.dtype)
+    nudged = {k: np.asarray(v * (1 + 1e-6 * np.sign(np.random.default_rng(1).standard_normal(v.shape))), v.dtype)
               if v.dtype.kind == "f" else v for k, v in feeds.items()}  # fmt: skip
     right = [*expected, *(values[place.ours] for place in found)]
     moved = results(led(whole, found, values), [place.ours for place in found], nudged | given)
@@ -187,12 +187,16 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def inputs(run: ort.InferenceSession, seed: int, first: int = 1, factor: float = 1.0) -> dict[str, np.ndarray]:
-    """Random inputs; every dynamic first axis is `first`, the others `factor` times the usual."""
+    """Random inputs; every dynamic first axis (and what is called like one) is `first`, the others `factor` times the
+    usual."""
     rng = np.random.default_rng(seed)
     feeds = {}
+    batches = {value.shape[0] for value in run.get_inputs() if value.shape and isinstance(value.shape[0], str)}
     for value in run.get_inputs():
         usual = int(SIZES.get(len(value.shape), 32) * factor)
-        shape = [n if isinstance(n, int) else (first if i == 0 else usual) for i, n in enumerate(value.shape)]
+        shape = [
+            n if isinstance(n, int) else (first if i == 0 or n in batches else usual) for i, n in enumerate(value.shape)
+        ]
         dtype = np.dtype(TYPES[value.type])
         if dtype.kind == "f":
             feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from passes.calibration import calibrate_from
+from passes.couple import couple
+from passes.load import load
+from passes.proto import proto_of
+from passes.recover import recover
 from passes.recovery.constants import Constants
 from passes.recovery.layers import Layer, make_layer
 from passes.recovery.segments import open_session
+from passes.slim import plan_for, slim
+from tests.passes.patterns import model_of
 
 ROWS = {
     "plain": ("y = Conv<pads=[1,1,1,1]>(x, w, b)", [2, 4, 6, 5], [3, 4, 3, 3], [3]),
@@ -146,3 +155,30 @@ def test_batch_normalisation_is_a_scale_and_a_shift_per_channel() -> None:
 def test_a_product_of_two_activations_is_no_layer() -> None:
     model = _model("y = MatMul(x, x)", [4, 4], [1, 1], None)
     assert make_layer(model.graph.node[0], 0, Constants(model)) is None
+
+
+TABLES = """tables (float[N,4] x) => (float[N,3] y)
+    <int64[3] square = {-1,6,4}, int64[2] flat = {-1,30}> {
+        h = MatMul(x, a)
+        r = Relu(h)
+        t = Reshape(r, square)
+        m = MatMul(t, b)
+        f = Reshape(m, flat)
+        y = MatMul(f, w)
+    }"""
+
+
+def test_a_product_whose_rows_are_cut_too_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(TABLES, {"a": (4, 24), "b": (4, 5), "w": (30, 3)}), path)
+    loaded = load(path)
+    coupling = couple(loaded.twin)
+    masks = {name: np.arange(group.size) > 0 for name, group in coupling.free().items()}
+    plan = plan_for(loaded, coupling, masks)
+    small = proto_of(slim(loaded, coupling, plan), loaded.header)
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    whole = proto_of(loaded.graph, loaded.header)
+    found = recover(whole, small, plan.keep, calibrate_from({"x": x}, whole))
+    assert ("skipped", "of its rows, too, some are gone, so that they are not the original's") in [
+        (layer.action, layer.reason) for layer in found.layers
+    ]
