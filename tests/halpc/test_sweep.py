@@ -59,11 +59,12 @@ def test_an_interrupted_sweep_leaves_whole_folders_and_a_list_of_them(
 ) -> None:
     real, written = halpc.sweep.write, []
 
-    def interrupted(job: object, report: object, folder: Path) -> None:
-        real(job, report, folder)  # type: ignore[arg-type]
+    def interrupted(job: object, report: object, folder: Path) -> object:
+        found = real(job, report, folder)  # type: ignore[arg-type]
         written.append(folder)
         if len(written) == 2:
             raise KeyboardInterrupt
+        return found
 
     monkeypatch.setattr(halpc.sweep, "write", interrupted)
     out = network.parent / "sweep"
