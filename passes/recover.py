@@ -364,5 +364,14 @@ def _output_errors(
 def _outputs(model: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:
     session = open_session(model, options.threads)
     parts = [list(run_session(session, batch).values()) for batch in held.batches(options.batch)]
-    joined = (np.concatenate([np.atleast_1d(part) for part in column]) for column in zip(*parts, strict=True))
+    joined = (_joined([np.atleast_1d(part) for part in column]) for column in zip(*parts, strict=True))
     return [array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array for array in joined]
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """Results of several batches together, samples first; of a state they lie along another axis than the first."""
+    differing = {i for part in parts for i, n in enumerate(part.shape) if n != parts[0].shape[i]}
+    axis = differing.pop() if len(differing) == 1 else 0
+    if differing:  # more than the number of samples differs
+        return np.concatenate([part.reshape(-1) for part in parts])
+    return np.concatenate([np.moveaxis(part, axis, 0) for part in parts])

@@ -182,3 +182,28 @@ def test_a_product_whose_rows_are_cut_too_is_left_as_it_is(tmp_path: Path) -> No
     assert ("skipped", "of its rows, too, some are gone, so that they are not the original's") in [
         (layer.action, layer.reason) for layer in found.layers
     ]
+
+
+RECURRENT = """recurrent (float[N,6] x, float[1,N,8] h) => (float[N,4] y, float[1,N,8] t)
+    <int64[1] first = {0}> {
+        a = MatMul(x, w)
+        b = Relu(a)
+        u = Unsqueeze(b, first)
+        s, t = GRU<hidden_size=8>(u, g, r, , , h)
+        q = Squeeze(t, first)
+        y = MatMul(q, v)
+    }"""
+
+
+def test_a_state_is_compared_over_batches_of_different_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(RECURRENT, {"w": (6, 12), "g": (1, 24, 12), "r": (1, 24, 8), "v": (8, 4)}), path)
+    loaded = load(path)
+    coupling = couple(loaded.twin)
+    plan = plan_for(loaded, coupling, {n: np.arange(g.size) > 3 for n, g in coupling.free().items()})
+    small = proto_of(slim(loaded, coupling, plan), loaded.header)
+    random = np.random.default_rng(0)
+    x, h = (random.standard_normal(shape).astype(np.float32) for shape in ((200, 6), (1, 200, 8)))
+    whole = proto_of(loaded.graph, loaded.header)
+    found = recover(whole, small, plan.keep, calibrate_from({"x": x, "h": h}, whole))
+    assert 0 < found.error_after <= found.error_before
