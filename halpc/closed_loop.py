@@ -141,11 +141,12 @@ def select_and_measure(job: Job) -> None:
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _go_back(job)
         return
+    first = 1.0 if _limits(job)["latency"] == job.costs["latency"].at({}) else AIM  # 100%: the model as it is
     rounds, number = job.options.rounds if not job.rounds else AGAIN_ROUNDS, 0
     while number < rounds + job.spare_rounds:
         number += 1
         job.progress("select", number, rounds + job.spare_rounds)
-        share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else AIM)
+        share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else first)
         if share is None:
             break
         found = try_out(job, share)

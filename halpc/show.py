@@ -27,10 +27,11 @@ from halpc.inspection import Inspection
 from halpc.ir.frontier import Point
 from halpc.ir.latency import Comparison, Device
 from halpc.ir.report import Report, spell_price
-from halpc.units import spell_bytes, spell_count, spell_ms
+from halpc.units import spell_bytes, spell_count, spell_latency, spell_ms
 
-OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-ERR = Console(stderr=True, highlight=False)
+# Names are no formatting, whatever they look like.
+OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+ERR = Console(highlight=False, markup=False, emoji=False, stderr=True)
 NO_GAP = 1e-8  # what a proof leaves to rounding
 SHOWN = 40  # groups listed on the terminal
 
@@ -253,7 +254,8 @@ def show_sweep(points: Sequence[Point], out: Path) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """Models side by side with their intervals; a verdict only where the intervals allow one."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("model", "latency", "95% interval", "speedup", "95% interval", ""):
+    latency, interval = spell_latency(comparison.percent), f"{comparison.confidence:.0%} interval"
+    for column in ("model", latency, interval, "speedup", interval, ""):
         table.add_column(column, justify="left" if column in ("model", "") else "right")
     for c in comparison.contenders:
         table.add_row(
@@ -265,3 +267,5 @@ def show_comparison(comparison: Comparison) -> None:
             c.verdict,
         )
     OUT.print(table)
+    runs = [len(c.timing.samples_ms) for c in comparison.contenders]
+    _say(f"measured on {comparison.device.spoken}: {min(runs)} to {max(runs)} runs of each, in turns")

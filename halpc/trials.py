@@ -18,7 +18,7 @@ from halpc.casting import as_measured
 from halpc.evidence import Call, Evidence, Key, Trial, pooled, weigh
 from halpc.job import Job, Widths
 from halpc.limits import remarks
-from halpc.units import spell_ms
+from halpc.units import Budget, spell_ms
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ def judge(job: Job) -> None:
     job.limits["latency"] = found.limit_ms
     predicted_ms = trial.predicted * found.limit_ms
     job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, predicted_ms)
-    if found.met and not whole(job):
+    if found.met and whole(job):
+        job.note("the model as it is meets the budget: nothing was pruned")
+    elif found.met:
         for sentence in remarks(job, found):
             job.note(sentence)
 
@@ -114,7 +116,7 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
         first, *others = job.profiler.compare(models, seconds=SECONDS * len(models))
         job.calls.append(Call(first, dict(zip([key, *beside], others, strict=True))))
         calls += 1
-        found = weigh(job.calls, budget, job.options.percentile)
+        found = _weighed(job, budget)
         if calls < LEAST_CALLS:
             continue
         if found[key].decided or (found[key].sure and known):
@@ -123,6 +125,16 @@ def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> di
         spent = max(calls / MOST_CALLS, (time.monotonic() - started) / PATIENCE_S)
         if spent >= 1 and spent * max(found[key].factor_to_sure, 1.0) > LONGER:
             return found
+
+
+def _weighed(job: Job, budget: Budget) -> dict[Key, Evidence]:
+    """What all measurements say of all models; that the model as it is takes what it takes needs none."""
+    found = weigh(job.calls, budget, job.options.percentile)
+    as_it_is = tuple(sorted((name, group.size) for name, group in job.coupling.free().items()))
+    if budget.share is not None and as_it_is in found:
+        share, same = 1 / budget.share, found[as_it_is]
+        found[as_it_is] = replace(same, measured_ms=same.baseline_ms, share=share, low=share, high=share)
+    return found
 
 
 def _keep(job: Job, trial: Trial, known: Mapping[Key, Evidence]) -> None:

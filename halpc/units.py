@@ -142,6 +142,11 @@ def spell_ms(ms: float) -> str:
     return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1e3:.3g} s"
 
 
+def spell_latency(percent: float) -> str:
+    """`latency` where it is the median, else with its percentile."""
+    return "latency" if percent == 50 else f"latency p{percent:g}"
+
+
 def spell_over(ratio: float) -> str:
     """How far a ratio is above one, for people: `3.2%`, `0.04%`, never `0.0%`."""
     over = 100 * (ratio - 1)

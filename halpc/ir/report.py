@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from halpc.units import spell_amount, spell_over
+from halpc.units import spell_amount, spell_latency, spell_over
 
 FORMAT, VERSION = "halpc.report", 1
 PRICED = {"latency": (1.0, "ms"), "macs": (1e6, "M MACs"), "params": (1e6, "M parameters"), "peak-memory": (1e6, "MB")}
@@ -172,8 +172,7 @@ class Report:
     @property
     def latency_name(self) -> str:
         """`latency` where it is the median, else with the percentile that was measured."""
-        percentile = self.profiler.get("percentile", 50.0)
-        return "latency" if percentile == 50 else f"latency p{percentile:g}"
+        return spell_latency(self.profiler.get("percentile", 50.0))
 
     def as_json(self) -> dict[str, Any]:
         """The file's content."""

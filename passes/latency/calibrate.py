@@ -122,7 +122,7 @@ def _positions(coupling: Coupling) -> dict[str, int]:
         size = math.prod(dim.size for dim in dims.values())
         for dim in dims.values():
             for leaf in leaves(dim):
-                found[leaf.name] = max(found.get(leaf.name, 1), size // dim.size)
+                found[leaf.name] = max(found.get(leaf.name, 1), size // max(dim.size, 1))
     return found
 
 

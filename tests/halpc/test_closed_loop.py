@@ -156,6 +156,24 @@ def test_a_latency_below_the_floor_is_infeasible(network: Path, capsys: pytest.C
     assert "floor" in capsys.readouterr().err
 
 
+def test_all_of_the_latency_is_the_model_as_it_is(network: Path) -> None:
+    code, out = compiled(network, "out", "--latency", "100%")
+    report = json.loads((out / "report.json").read_text())
+    assert (code, report["status"], report["importance_kept"]) == (0, "met", 1.0)
+    assert report["result"]["latency_ms"] == report["baseline"]["latency_ms"]
+    assert any("nothing was pruned" in note for note in report["notes"])
+
+
+def test_a_percentile_is_named_by_bench_and_so_is_the_device(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = saved(network.parent, name="other.onnx")
+    common = ("--profiler", "onnxruntime", "--seconds", "0.1")
+    assert main(["bench", str(network), str(other), *common, "--percentile", "90"]) == 0
+    said = capsys.readouterr().out
+    assert "latency p90" in said
+    assert "onnxruntime 1." in said.splitlines()[-1]
+    assert "fp32, 1 thread" in said.splitlines()[-1]
+
+
 def test_bench_gives_intervals_and_a_verdict(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compiled(network, "out", "--macs", "20%")[0] == 0
     small = network.parent / "out" / "pruned.onnx"

@@ -65,6 +65,20 @@ def test_a_result_that_cannot_be_printed_is_one_line(command: str, tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("command", ["compile --macs 60% --dry-run", "inspect", "bench"])
+@pytest.mark.parametrize("name", ["[/red]", "[bold]", ":smile:"])
+def test_a_name_is_no_formatting(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = f"{name}.onnx" if "/" not in name else f"{name}m.onnx"
+    Path(path).parent.mkdir(exist_ok=True)
+    saved(tmp_path, name=path)
+    more = [str(saved(tmp_path)), "--seconds", "0", "--profiler", "onnxruntime"] if command == "bench" else []
+    assert main([command.split()[0], path, *command.split()[1:], *more]) == 0
+    assert path in capsys.readouterr().out
+
+
 def test_letters_that_a_terminal_lacks_are_spelled(tmp_path: Path) -> None:
     path = saved(tmp_path, name="сеть.onnx")
     done = run(tmp_path, "compile", path.name, "--macs", "60%", "-o", "out", PYTHONIOENCODING="ascii")

@@ -192,6 +192,15 @@ def test_what_a_network_takes_without_branches_is_measured(tmp_path: Path, monke
     assert (np.abs([guess.at(w) for w in widths] / taken - 1) > off).all()
 
 
+def test_mixes_of_a_network_of_no_samples_are_made(tmp_path: Path) -> None:
+    text = """
+<ir_version: 9, opset_import: ["" : 17]> n (float[0,16] x) => (float[0,8] y) <float[16,64] w, float[64,8] v>
+{ a = MatMul (x, w) b = Relu (a) y = MatMul (b, v) }
+"""
+    path = saved(tmp_path, made(text, weights({"w": (16, 64), "v": (64, 8)})))
+    assert len(ramps(couple(load(path).twin), 3, 8, seed=0)) == 3
+
+
 def residual(blocks: int) -> onnx.ModelProto:
     """Blocks y = x + conv(relu(conv(x))), of 32 channels outside and 48 inside."""
     text, shapes, stream = "", {}, "x"
