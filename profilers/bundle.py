@@ -15,8 +15,9 @@ from onnx import compose
 from halpc.errors import ModelError
 from halpc.ir.profiler import ASIDE
 
-_PREFIX = re.compile(r"(?<![0-9A-Za-z])v(\d+):")
-_NODES = re.compile(r"(?<![0-9A-Za-z])v\d+:([^\s,}\])]+)")
+_START = r"(?:(?<=\.\.\.)|(?<![\w/.:-]))"  # of a name: one that was given may have `_v2:` in it
+_PREFIX = re.compile(_START + r"v(\d+):")
+_NODES = re.compile(_START + r"v\d+:([^\s,}\])]+)")
 
 
 def bundle(models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:

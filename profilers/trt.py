@@ -149,7 +149,7 @@ class TensorRTProfiler:
         """float64[len(models)]: each model's own kernels in ms, without reformats; median over the runs.
 
         Many models share one network, each with its own input; where TensorRT merged layers of several models
-        all the same, those models are timed again, each alone.
+        all the same, or a model has nothing but reformats, those models are timed again, each alone.
         """
         found: list[float] = []
         isolated: list[int] = []
@@ -160,9 +160,6 @@ class TensorRTProfiler:
         times_ms = np.array(found, dtype=np.float64)
         for index in isolated:
             times_ms[index] = self._bundle_times([models[index]], repetitions)[0]
-        if np.isnan(times_ms).any():
-            culprits = np.flatnonzero(np.isnan(times_ms)).tolist()
-            raise BackendError(f"{self.backend} reported no kernels for models {culprits}: nothing is left to time.")
         return times_ms
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
@@ -284,7 +281,11 @@ class TensorRTProfiler:
         spelled = {name: [profile.min, profile.opt, profile.max] for name, profile in shapes.items()}
         used = asdict(replace(settings, cache=settings.cache or self._cache()))
         job = {"items": items, "settings": used, "shapes": spelled, "inspect": inspect}
-        return list(self._run("plan", folder, job, needs_gpu=self._builds_on_gpu)["plans"])
+        plans = list(self._run("plan", folder, job, needs_gpu=self._builds_on_gpu)["plans"])
+        for item in items:
+            if Path(item["model"]).parent == folder:
+                Path(item["model"]).unlink()
+        return plans
 
     def _plans(self, models: Sequence[Model], settings: Settings) -> list[Path]:
         """An engine file per model; engine files are taken as they are, others built once."""
@@ -304,6 +305,10 @@ class TensorRTProfiler:
             self._engines.update({key: folder / f"{index}.plan" for index, key in enumerate(built)})
         return [self._engines[key] for key in keys]
 
+    def _forget(self, model: onnx.ModelProto, settings: Settings) -> None:
+        """An engine that was built alone and is not asked for again: a profile has gigabytes of them."""
+        shutil.rmtree(self._engines.pop(_key(model, settings)).parent, ignore_errors=True)
+
     def _profile(self, model: Model, repetitions: int, settings: Settings) -> tuple[list[str], NDArray[Any], str]:
         """(layer names, float64[runs, layers] in ms, the engine's layers as JSON)."""
         plan = self._plans([model], settings)[0]
@@ -315,7 +320,9 @@ class TensorRTProfiler:
     def _bundle_times(self, models: Sequence[onnx.ModelProto], repetitions: int) -> NDArray[np.float64]:
         """float64[len(models)] in ms; NaN where a model has no layer of its own."""
         settings = replace(self.settings, aux_streams=0)
-        names, times_ms, information = self._profile(bundle(models), repetitions, settings)
+        model = bundle(models)
+        names, times_ms, information = self._profile(model, repetitions, settings)
+        self._forget(model, settings)
         return attribute(names, times_ms, trt_layers.layers_of(information), len(models))
 
 
@@ -325,27 +332,32 @@ def attribute(
     """float64[count]: each bundled model's kernel time, the median over runs of the sum of its own layers.
 
     Whose a layer is, its name tells, or the ONNX nodes that the engine knows of it: kernels that TensorRT generates
-    have names of their own (`__myl_…`). Layers that only move data do not count, nor does scaffolding.
+    have names of their own (`__myl_…`). Layers that only move data do not count, nor does scaffolding; but all that a
+    lone model has counts where that is nothing else: TensorRT runs a Concat as copies, and a Reshape as none.
 
     Args:
         names: a layer name per column of `times_ms`.
         times_ms: float64[runs, layers].
         layers: what the engine says of its layers.
 
-    A model whose layers were merged with another's has no time of its own: NaN.
+    A model whose layers were merged with another's, or only move data beside others', has no time of its own: NaN.
     """
     result = np.full(count, np.nan)
     owned: dict[int, list[int]] = {}
+    moves: list[int] = []
     merged: set[int] = set()
     described = {str(layer.get("Name")): layer for layer in layers}
     for column, name in enumerate(names):
         layer = described.get(name, {"Name": name})
         spelled = trt_layers.spelled(layer)
-        models = owners(spelled) or ({0} if count == 1 else set())
+        models = {0} if count == 1 else owners(spelled)
         if len(models) > 1:
             merged |= models
-        elif models and not trt_layers.is_copy(layer) and not is_aside(spelled):
-            owned.setdefault(next(iter(models)), []).append(column)
+        elif models and not is_aside(spelled):
+            own = moves if trt_layers.is_copy(layer) else owned.setdefault(next(iter(models)), [])
+            own.append(column)
+    if count == 1 and not any(owned.values()):
+        owned[0] = moves
     for index, columns in owned.items():
         if index not in merged:
             result[index] = np.median(times_ms[:, columns].sum(axis=1))

@@ -51,6 +51,7 @@ def test_different_operator_sets_cannot_be_bundled() -> None:
         ("{ForeignNode[v1:a...v2:b]}", {1, 2}),
         ("conv:v", set()),
         ("rev3:conv", set()),
+        ("v1:block_v2:0/v3:conv + v1:v2:relu", {1}),
     ],
 )
 def test_layer_names_tell_their_models(layer: str, expected: set[int]) -> None:

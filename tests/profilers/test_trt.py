@@ -174,6 +174,14 @@ def test_a_model_that_is_alone_has_all_layers_whatever_they_are_called() -> None
     assert trt.attribute(names, np.array([[5.0, 1.0]]), layers, 1).tolist() == [1.0]
 
 
+def test_a_model_of_copies_is_timed_by_them_alone_and_takes_no_time_where_nothing_runs() -> None:
+    layers = [{"Name": "v0:x copy", "LayerType": "Reformat"}, {"Name": "v1:conv"}]
+    found = trt.attribute([str(layer["Name"]) for layer in layers], np.array([[5.0, 1.0]]), layers, 2)
+    assert np.isnan(found[0])
+    assert trt.attribute(["v0:x copy"], np.array([[5.0]]), layers, 1).tolist() == [5.0]
+    assert trt.attribute(["v0:halpc_aside_pad"], np.array([[5.0]]), layers, 1).tolist() == [0.0]
+
+
 def test_models_whose_layers_were_merged_have_no_time_of_their_own() -> None:
     found = trt.attribute(["{ForeignNode[v0:a...v1:b]}", "v1:c", "v2:c"], np.ones((3, 3)), [], 3)
     assert np.isnan(found).tolist() == [True, True, False]

@@ -71,6 +71,13 @@ def test_kernels_of_a_bundle_are_each_their_own(gpu: trt.TensorRTProfiler) -> No
     assert times.tolist() == pytest.approx([expected(fixed()), expected(wide), expected(fixed())])
 
 
+def test_engines_of_bundles_and_copies_of_models_do_not_stay_on_the_disk(gpu: trt.TensorRTProfiler) -> None:
+    gpu.kernels([fixed(), fixed()])
+    gpu.compare([fixed()], seconds=0.01)
+    assert gpu._folder is not None
+    assert [path.suffix for path in gpu._folder.rglob("*.*") if path.suffix != ".json"] == [".plan"]
+
+
 def test_an_engine_is_written_with_its_layers_and_its_precision(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
     gpu.settings = Settings(precision="fp16")
     half = cast_for_timing(fixed(), "fp16")
