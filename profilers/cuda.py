@@ -9,6 +9,7 @@ Source: CUDA Driver API (cuInit, cuDeviceGetCount, cuDriverGetVersion), CUDA Run
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 from collections.abc import Callable
@@ -276,40 +277,47 @@ class PyCuda:
 
     def __init__(self, driver: Any) -> None:
         self._cuda = driver
-        driver.init()
-        self._context = driver.Device(0).retain_primary_context()
-        self._context.push()
+        self._ask(driver.init)
+        self._context = self._ask(self._ask(driver.Device, 0).retain_primary_context)
+        self._ask(self._context.push)
+        atexit.register(self._context.pop)  # else pycuda aborts a process that ends, and nobody reads why it did
         self._memory: dict[int, Any] = {}
 
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except self._cuda.Error as error:  # of memory, of logic, of a launch: all of pycuda's errors are one of these
+            raise BackendError(f"CUDA failed: {error}.") from error
+
     def allocate(self, size_bytes: int) -> int:
-        memory = self._cuda.mem_alloc(max(size_bytes, 1))
-        self._cuda.memset_d8(memory, 0, max(size_bytes, 1))
-        self._cuda.Context.synchronize()
+        memory = self._ask(self._cuda.mem_alloc, max(size_bytes, 1))
+        self._ask(self._cuda.memset_d8, memory, 0, max(size_bytes, 1))
+        self._ask(self._cuda.Context.synchronize)
         self._memory[int(memory)] = memory
         return int(memory)
 
     def free(self, address: int) -> None:
-        self._memory.pop(address).free()
+        self._ask(self._memory.pop(address).free)
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
-        self._cuda.memcpy_htod(address, np.ascontiguousarray(array))
-        self._cuda.Context.synchronize()
+        self._ask(self._cuda.memcpy_htod, address, np.ascontiguousarray(array))
+        self._ask(self._cuda.Context.synchronize)
 
     def stream(self) -> Any:
-        return self._cuda.Stream(_NON_BLOCKING)
+        return self._ask(self._cuda.Stream, _NON_BLOCKING)
 
     def handle(self, stream: Any) -> int:
         return int(stream.handle)
 
     def synchronize(self, stream: Any) -> None:
-        stream.synchronize()
+        self._ask(stream.synchronize)
 
     def event(self, stream: Any) -> Any:
-        return self._cuda.Event().record(stream)
+        return self._ask(self._ask(self._cuda.Event).record, stream)
 
     def elapsed_ms(self, start: Any, stop: Any) -> float:
-        stop.synchronize()
-        return float(start.time_till(stop))
+        self._ask(stop.synchronize)
+        return float(self._ask(start.time_till, stop))
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any | None:
         return None

@@ -178,7 +178,7 @@ def test_a_graph_and_its_stream_are_given_back() -> None:
 
 
 def test_pycuda_is_taken_where_bindings_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = SimpleNamespace(push=lambda: None)
+    context = SimpleNamespace(push=lambda: None, pop=lambda: None)
     driver = SimpleNamespace(
         init=lambda: None,
         Device=lambda number: SimpleNamespace(retain_primary_context=lambda: context),
@@ -187,6 +187,85 @@ def test_pycuda_is_taken_where_bindings_are_missing(monkeypatch: pytest.MonkeyPa
     device = cuda.open_cuda()
     assert device.name == "pycuda"
     assert device.capture(None, lambda: None) is None
+
+
+class FakePycuda:
+    """`pycuda.driver`: what is there of it in 2026.1, with its names and arguments; memory for 64 bytes."""
+
+    class Error(Exception):
+        """The base of pycuda's."""
+
+    class MemoryError(Error):
+        """Not Python's."""
+
+    def __init__(self) -> None:
+        self.contexts: list[Any] = []
+        self.held: dict[int, int] = {}
+        self.Context = SimpleNamespace(synchronize=lambda: None)
+
+    def init(self, flags: int = 0) -> None:
+        """Nothing to start."""
+
+    def Device(self, number: int) -> Any:
+        context = SimpleNamespace(push=lambda: self.contexts.append(number), pop=lambda: self.contexts.pop())
+        return SimpleNamespace(retain_primary_context=lambda: context)
+
+    def mem_alloc(self, size: int) -> Any:
+        if size > 64:
+            raise self.MemoryError("cuMemAlloc failed: out of memory")
+        address = 0x1000 + 64 * len(self.held)
+        self.held[address] = size
+
+        class Allocation:
+            def __int__(self) -> int:
+                return address
+
+            def free(this) -> None:  # noqa: N805
+                self.held.pop(address)
+
+        return Allocation()
+
+    def memset_d8(self, dest: Any, data: int, size: int) -> None:
+        assert self.held[int(dest)] == size
+
+    def memcpy_htod(self, dest: int, src: Any) -> None:
+        assert self.held[dest] == src.nbytes
+
+    def Stream(self, flags: int = 0) -> Any:
+        return SimpleNamespace(handle=7, synchronize=lambda: None)
+
+    def Event(self) -> Any:
+        event = SimpleNamespace(synchronize=lambda: event, time_till=lambda stop: 1.5)
+        event.record = lambda stream: event
+        return event
+
+
+def test_pycuda_allocates_uploads_times_and_gives_back() -> None:
+    driver = FakePycuda()
+    device = cuda.PyCuda(driver)
+    assert driver.contexts == [0]
+    address = device.allocate(12)
+    device.upload(address, np.ones((1, 3), np.float32))
+    stream = device.stream()
+    assert device.handle(stream) == 7
+    device.synchronize(stream)
+    assert device.elapsed_ms(device.event(stream), device.event(stream)) == 1.5
+    device.free(address)
+    assert not driver.held
+
+
+def test_what_pycuda_refuses_is_a_backend_error() -> None:
+    with pytest.raises(BackendError, match="CUDA failed: cuMemAlloc failed: out of memory"):
+        cuda.PyCuda(FakePycuda()).allocate(100)
+
+
+def test_pycudas_context_is_left_before_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Any] = []
+    monkeypatch.setattr(cuda.atexit, "register", ends.append)
+    driver = FakePycuda()
+    cuda.PyCuda(driver)
+    ends[0]()
+    assert not driver.contexts
 
 
 def test_every_call_exists_in_the_installed_bindings() -> None:
