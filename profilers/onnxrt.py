@@ -26,7 +26,7 @@ from halpc.ir.latency import Device, LayerTime, Timing
 from halpc.ir.profiler import Feeds, Model
 from profilers import ort_device
 from profilers.feeds import random_feeds
-from profilers.ort_events import LEAST_MS, Profile, read_precisions, read_profile
+from profilers.ort_events import LEAST_MS, Profile, check_room, read_precisions, read_profile
 from profilers.ort_layers import map_layers
 from profilers.portions import portions
 from profilers.turns import take_turns
@@ -183,6 +183,7 @@ class OnnxRuntimeProfiler:
 
         Raises:
             BackendError: onnxruntime refuses the model, or falls back to another provider.
+            OutputError: the optimised model does not fit where it should be written.
         """
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
@@ -206,6 +207,8 @@ class OnnxRuntimeProfiler:
             # without `enable_fallback=0` onnxruntime goes on on the CPU where a provider fails, and prints so
             session = self._ort.InferenceSession(source, options, providers=self._providers(), enable_fallback=0)
         except Exception as error:  # onnxruntime's own exceptions share no base class
+            if optimised is not None:
+                check_room(optimised.parent, _size_of(model))
             raise BackendError(f"onnxruntime cannot load the model: {_first_line(error)}") from error
         if self._provider not in session.get_providers():
             raise BackendError(
@@ -290,6 +293,10 @@ def _in_turns(runners: Sequence[_Runner], repetitions: int) -> tuple[list[float]
 def _plan(seconds: float) -> tuple[int, int, int]:
     """For runs that take about so long: how many of a turn are not counted, how many are, and every how manyth turn."""
     return next((first, then, every) for most, first, then, every in _TURNS if seconds < most)
+
+
+def _size_of(model: Model) -> int:
+    return model.ByteSize() if isinstance(model, onnx.ModelProto) else Path(model).stat().st_size
 
 
 def _empty_model() -> onnx.ModelProto:

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from halpc.errors import OutputError
 from halpc.ir.profiler import ASIDE
+
+_CHUNK = 1 << 20  # bytes
 
 REORDERS = frozenset({"ReorderInput", "ReorderOutput"})
 LEAST_MS = 1e-4
@@ -92,14 +95,52 @@ class Profile:
         return float(tried[np.argmin(np.abs(sums - wall_ms))])
 
 
+def check_room(folder: Path, size_bytes: int) -> None:
+    """That the runtime can write so much into a temporary folder: it does not tell a full disk from a wrong model.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    probe = folder / "room"
+    try:
+        with probe.open("wb") as stream:
+            for start in range(0, size_bytes, _CHUNK):
+                stream.write(bytes(min(_CHUNK, size_bytes - start)))
+    except OSError as error:
+        raise no_room(folder, error.strerror or str(error)) from error
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def no_room(folder: Path, why: str) -> OutputError:
+    """The refusal where temporary files cannot be written."""
+    return OutputError(
+        f"{folder}: onnxruntime could not write there what it measured ({why}); make room, or set TMPDIR to another"
+        " folder"
+    )
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    """What the runtime's profiler wrote; the file is removed.
+
+    Raises:
+        OutputError: it is cut short.
+    """
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise no_room(path.parent, "its profile is cut short") from error
+    path.unlink()
+    return events
+
+
 def read_profile(path: Path, counted: Sequence[bool] = ()) -> Profile:
     """Read (and remove) the file that a session wrote.
 
     Args:
         counted: whether each of the session's runs counts; all do where nothing is said.
     """
-    events = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
+    events = _events(path)
     on_device = any(event.get("cat") == "Kernel" for event in events)
     runs = _runs(events, on_device)
     if len(counted) == len(runs):
@@ -115,8 +156,7 @@ def read_profile(path: Path, counted: Sequence[bool] = ()) -> Profile:
 
 def read_precisions(path: Path) -> dict[str, int]:
     """How many convolutions and matrix products of a run computed in each precision; reads (and removes) the file."""
-    events = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
+    events = _events(path)
     kinds: dict[tuple[str, str], str] = {}
     for event in events:
         if event.get("cat") == "Node" and event.get("name", "").endswith(_SUFFIX):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from halpc.errors import BackendError, ModelError, UsageError
+from halpc.errors import BackendError, ModelError, OutputError, UsageError
 from halpc.ir.profiler import ASIDE
 from profilers import onnxrt, ort_device
 from profilers.feeds import random_array
@@ -163,6 +164,17 @@ def test_an_interrupt_leaves_no_profile_behind(
     with pytest.raises(KeyboardInterrupt):
         getattr(profiler, what)([model] if what == "kernels" else model)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["layers", "kernels", "precisions"])
+def test_a_full_disk_is_told_from_a_wrong_model(what: str, profiler: OnnxRuntimeProfiler) -> None:
+    model, limits = conv(4, 4, 8), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="make room, or set TMPDIR"):
+            getattr(profiler, what)([model] if what == "kernels" else model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_layer_that_the_runtime_added_names_the_tensor_it_moves(profiler: OnnxRuntimeProfiler) -> None:
