@@ -46,12 +46,12 @@ class AtPrecision:
 
     def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 10) -> NDArray[np.float64]:
         """Kernel times at the precision; see `Profiler.kernels`. What goes in and out has it, too: no cast is timed."""
-        small = [self._cast(model, keep_io_types=False) for model in models]
+        small = [self.cast(model, keep_io_types=False) for model in models]
         return self.inner.kernels(small, repetitions=repetitions)
 
     def layers(self, model: Model, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
         """Layer times at the precision; see `Profiler.layers`."""
-        return self.inner.layers(self._cast(model), repetitions=repetitions)
+        return self.inner.layers(self.cast(model), repetitions=repetitions)
 
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latencies at the precision; see `Profiler.compare`.
@@ -59,16 +59,17 @@ class AtPrecision:
         Raises:
             BackendError: among other reasons, the runtime has no kernels for the precision.
         """
-        cast_models = [self._cast(model) for model in models]
+        cast_models = [self.cast(model) for model in models]
         try:
             return self.inner.compare(cast_models, seconds=seconds, feeds=feeds)
         except BackendError as error:
+            said = str(error).rstrip(".")
             raise BackendError(
-                f"at --precision {self.precision}: {error}. Where {self.device.backend} has no kernels for it on this"
+                f"at --precision {self.precision}: {said}. Where {self.device.backend} has no kernels for it on this"
                 " device, choose another precision or profiler."
             ) from error
 
-    def _cast(self, model: Model, *, keep_io_types: bool = True) -> onnx.ModelProto:
+    def cast(self, model: Model, *, keep_io_types: bool = True) -> onnx.ModelProto:
         """The model at the precision: what is measured is measured more than once."""
         whole = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model))
         key = hashlib.sha256(whole.SerializeToString(deterministic=True)).hexdigest(), keep_io_types
@@ -92,10 +93,15 @@ def runs_here(profiler: Profiler, path: Path, model: onnx.ModelProto) -> None:
     """Try the model in `path` where it will be measured.
 
     Raises:
-        BackendError: naming the file, where the runtime cannot load or run it.
+        BackendError: naming the file, where the runtime cannot load or run it, or builds an engine that has nothing
+            of the precision.
     """
+    own = profiler.cast(model) if isinstance(profiler, AtPrecision) else model
+    backend = getattr(profiler, "inner", profiler)
     try:
         profiler.compare([model], seconds=0.0)
+        if hasattr(backend, "check"):
+            backend.check(own, precision_of(own))
     except BackendError as error:
         raise BackendError(f"{path}: {error}") from error
 

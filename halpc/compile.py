@@ -28,6 +28,7 @@ from halpc.limits import advised
 from halpc.options import Options
 from passes import count
 from passes.calibration import check_source, load_calibration
+from passes.cast import precision_of
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
@@ -332,17 +333,20 @@ def write(job: Job, report: Report, folder: Path) -> Report:
         save_proto(job.deployed, folder / f"pruned.{job.options.precision}.onnx")
     _engine(job, folder)
     if job.engine is not None:
-        report = replace(report, engine=summary.engine(job), notes=(*report.notes, *job.engine.notes))
+        notes = (*report.notes, *job.engine.notes, *trials.engine_remarks(job))
+        report = replace(report, engine=summary.engine(job), notes=notes)
     (folder / "report.html").write_text(summary.html(report), encoding="utf-8")
     write_json(folder / "report.json", report.as_json())
     return report
 
 
 def _engine(job: Job, folder: Path) -> None:
-    """`model.engine`, where the runtime builds engines."""
-    backend = backend_of(job)
+    """`model.engine`, where the runtime builds engines, and what it takes itself."""
+    backend, path = backend_of(job), folder / "model.engine"
     if hasattr(backend, "build"):
-        job.engine = backend.build(job.deployed, folder / "model.engine", shapes=job.engine_shapes)
+        has = precision_of(job.deployed)
+        job.engine = backend.build(job.deployed, path, shapes=job.engine_shapes, precision=has)
+        job.engine_ms = trials.time_engine(job, path)
 
 
 # What there is to work on; whatever cannot be used is refused here.

@@ -77,6 +77,7 @@ class Job:
     deployed: onnx.ModelProto = None  # the same at the precision asked for
     conversion: float | None = None  # how far the precision moves the outputs
     engine: Any = None
+    engine_ms: float | None = None  # what that takes, beside the model it was built from
     accuracy_before: float | None = None  # top-1 of the model as it came
     accuracy: float | None = None  # and of what is deployed
     profile_stats: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Job:
         return replace(
             self, options=options, rounds=[], calls=[], companion={}, trials={}, timings=None, evidence=None,
             recovery=None, final=None, deployed=None, conversion=None, engine=None,
-            accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
+            engine_ms=None, accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
 
     def cost(self, resource: str) -> CostModel | PeakModel:

@@ -70,6 +70,7 @@ def engine(job: Job) -> dict[str, Any]:
         "precisions": dict(built.precisions),
         "size_bytes": built.size_bytes,
         "seconds": round(built.seconds, 3),
+        "latency_ms": job.engine_ms,
         "warnings": list(built.warnings),
     }
 

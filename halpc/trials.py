@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 
-from halpc.casting import as_measured
+from halpc.casting import as_measured, backend_of
 from halpc.evidence import Call, Evidence, Key, Trial, pooled, weigh
 from halpc.job import Job, Widths
 from halpc.limits import remarks
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 SECONDS = 0.125  # of interleaved measuring per model and call of the profiler
 LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a choice
 LONGER = 3.0  # times as long where a choice is then expected to be surely within the budget
+ENGINE_SECONDS = 1.0  # of measuring what is written
+SAME = 0.01  # how far two engines of one network are apart by chance
 BESIDE = 0.1  # the first choice this close to the budget is measured beside all later ones
 
 
@@ -68,6 +71,33 @@ def judge(job: Job) -> None:
     elif found.met:
         for sentence in remarks(job, found):
             job.note(sentence)
+
+
+def time_engine(job: Job, path: Path) -> float | None:
+    """Latency in ms of the engine that is written, by its ratio to what was measured of the model.
+
+    It was built once more, perhaps with dynamic axes. None where it is made for other shapes than were measured.
+
+    Raises:
+        BackendError: it does not load or run.
+    """
+    if job.evidence is None or any(job.model.shapes[name] != p.opt for name, p in job.engine_shapes.items()):
+        return None
+    known, own = backend_of(job).compare([as_measured(job, job.deployed), path], seconds=ENGINE_SECONDS)
+    percent = job.options.percentile
+    return float(job.evidence.measured_ms * own.percentile_ms(percent) / known.percentile_ms(percent))
+
+
+def engine_remarks(job: Job) -> Iterator[str]:
+    """That the engine itself is over the budget, by more than noise, where the model as measured is not."""
+    if job.engine_ms is None or job.evidence is None or not job.evidence.met:
+        return
+    found = job.evidence
+    if job.engine_ms > max(found.limit_ms, found.measured_ms * (1 + max(SAME, found.noise))):
+        yield (
+            f"model.engine takes {spell_ms(job.engine_ms)}, over the budget of {spell_ms(found.limit_ms)}: of the"
+            f" model, built for fixed shapes, {spell_ms(found.measured_ms)} was measured"
+        )
 
 
 def status(job: Job) -> str:

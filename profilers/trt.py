@@ -198,11 +198,27 @@ class TensorRTProfiler:
             result = self._run("unsupported", Path(name), {"model": str(path)}, needs_gpu=self._builds_on_gpu)
         return tuple(result["reasons"])
 
-    def build(self, model: Model, path: Path, *, shapes: Mapping[str, Profile] | None = None) -> BuiltEngine:
+    def check(self, model: Model, precision: str) -> None:
+        """Refuses a model of which no layer computes in the precision that its graph has.
+
+        Raises:
+            BackendError: that is so, or the model does not build or run.
+        """
+        information = self._profile(model, 1, self.settings)[2]
+        found = trt_layers.precisions(trt_layers.layers_of(information))
+        trt_layers.check_precision(precision, found, "the engine")
+
+    def build(
+        self, model: Model, path: Path, *, shapes: Mapping[str, Profile] | None = None, precision: str | None = None
+    ) -> BuiltEngine:
         """Builds the engine of `model` into `path`, its layers beside it, and checks its real precision.
 
         TensorRT-RTX also builds where there is no GPU; its layers and precision cannot be read then, and the
         notes say so.
+
+        Args:
+            shapes: of inputs with dynamic axes.
+            precision: that the graph has, where it came with another than that of the settings.
 
         Raises:
             BackendError: the build failed, or the engine does not have the precision that was asked for.
@@ -212,7 +228,8 @@ class TensorRTProfiler:
         with tempfile.TemporaryDirectory(dir=path.parent) as name:
             folder = Path(name)
             made = self._build([model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)[0]
-            note = trt_layers.check_precision(self.settings.precision, made["precisions"], path.name)
+            wanted = precision or self.settings.precision
+            note = trt_layers.check_precision(wanted, made["precisions"], path.name)
             information = path.with_name(f"{path.stem}.layers.json") if facts["gpu"] else None
             if information is not None:
                 os.replace(folder / "0.json", information)

@@ -122,11 +122,10 @@ class Worker:
         shapes, feeds = _shapes(job), _feeds(job)
         engines = [self._engine(cuda, path, shapes, feeds, folder) for path in map(Path, job["plans"])]
         _stage(folder, "timing the engines")
-        times_ms = trt_time.race(engines, job["seconds"])
+        times_ms, rounds = trt_time.race(engines, job["seconds"])
         captured = trt_time.captured(engines)
         while len(self._loaded) > max(KEPT, len(engines)):
             self._loaded.pop(next(iter(self._loaded))).close()
-        rounds = len(times_ms[0]) // trt_time.BURST
         return {"times_ms": times_ms, "rounds": rounds, "regime": trt_time.regime(cuda, captured)}
 
     def _engine(self, cuda: Cuda, path: Path, shapes: Any, feeds: Any, folder: Path) -> trt_time.Loaded:
@@ -137,7 +136,7 @@ class Worker:
         if loaded is None:
             _stage(folder, f"loading the engine {path.name}")
             loaded = trt_time.open_engine(self._trt, cuda, path, self._logger, shapes=shapes, feeds=feeds)
-        else:
+        elif feeds or loaded.given:  # else they are as they were, and many images take a while
             trt_time.fill(loaded, feeds)
         self._loaded[key] = loaded
         return loaded

@@ -22,7 +22,8 @@ from profilers import trt_engine
 from profilers.cuda import Cuda
 
 WARM_UP_SECONDS = 0.2
-BURST = 8  # replays of one engine before the next one's turn
+BURST, BURST_MS = 8, 100.0  # replays of one engine before the next one's turn: fewer where they take longer
+LEAST_ROUNDS = 5  # fewer say nothing of how far they are apart
 _FLOATS: dict[str, DTypeLike] = {
     "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "FP8": ml_dtypes.float8_e4m3fn,
 }  # fmt: skip
@@ -46,6 +47,7 @@ class Loaded:
     addresses: dict[str, int] = field(default_factory=dict)
     graph: Any | None = None
     tried: bool = False  # to capture it
+    given: bool = False  # whether inputs were handed over, or all are as at first
     host: list[NDArray[Any]] = field(default_factory=list)  # outputs that TensorRT writes there
 
     def enqueue(self) -> None:
@@ -109,6 +111,7 @@ def fill(loaded: Loaded, feeds: Mapping[str, NDArray[Any]]) -> None:
     Raises:
         CalibrationError: an input that was handed over does not have the engine's shape.
     """
+    loaded.given = bool(feeds)
     for name in loaded.inputs:
         kind = loaded.engine.get_tensor_dtype(name).name
         dtype = _TYPES.get(kind)
@@ -185,12 +188,12 @@ def regime(cuda: Cuda, captured: bool) -> str:
     how = "replayed as a CUDA graph" if captured else "enqueued one by one (no CUDA graph)"
     return (
         f"whole engine {how}, timed by CUDA events over {cuda.name}, without transfers, "
-        f"{WARM_UP_SECONDS * 1000:.0f} ms warm-up, engines interleaved in bursts of {BURST}"
+        f"{WARM_UP_SECONDS * 1000:.0f} ms warm-up, engines interleaved in bursts of {BURST} at most"
     )
 
 
-def race(engines: list[Loaded], seconds: float) -> list[list[float]]:
-    """Milliseconds of every run of every engine; the engines take turns until `seconds` are over.
+def race(engines: list[Loaded], seconds: float) -> tuple[list[list[float]], int]:
+    """Milliseconds of every run of every engine, and in how many rounds; they take turns until `seconds` are over.
 
     All are replayed as graphs, or none is: a launch costs what a graph saves, whichever engine it is.
     """
@@ -200,11 +203,14 @@ def race(engines: list[Loaded], seconds: float) -> list[list[float]]:
     for loaded in engines:
         warm_up(loaded, replay=replay)
     times: list[list[float]] = [[] for _ in engines]
-    until = time.perf_counter() + seconds
-    while not times[-1] or time.perf_counter() < until:
+    slowest_ms = max(_burst(loaded, replay, 1)[0] for loaded in engines)
+    runs = max(1, min(BURST, int(BURST_MS / max(slowest_ms, 1e-6)) - 1))
+    until, rounds = time.perf_counter() + seconds, 0
+    while rounds < LEAST_ROUNDS or time.perf_counter() < until:
         for loaded, samples in zip(engines, times, strict=True):
-            samples.extend(_burst(loaded, replay))
-    return times
+            samples.extend(_burst(loaded, replay, runs))
+        rounds += 1
+    return times, rounds
 
 
 def captured(engines: list[Loaded]) -> bool:
@@ -222,11 +228,11 @@ def _capture(loaded: Loaded) -> None:
         loaded.tried = True
 
 
-def _burst(loaded: Loaded, replay: bool) -> list[float]:
-    """Milliseconds of `BURST` runs in a row; the first, which finds cold caches, is thrown away."""
+def _burst(loaded: Loaded, replay: bool, runs: int) -> list[float]:
+    """Milliseconds of runs in a row; one more before them, which finds cold caches, is thrown away."""
     cuda, stream = loaded.cuda, loaded.stream
     pairs = []
-    for _ in range(BURST + 1):
+    for _ in range(runs + 1):
         start = cuda.event(stream)
         loaded.run(replay=replay)
         pairs.append((start, cuda.event(stream)))

@@ -111,8 +111,9 @@ class Report:
         profiler: backend and regime, and samples measured against reused.
         device: what was measured on, or what the table was from which latency was predicted.
         precision: that it is deployed at.
-        engine: what is known of the engine beside the model: version, GPU, size, its layers' real precisions, and what
-            the builder warned of; None where none was built.
+        engine: what is known of the engine beside the model: version, GPU, size, its layers' real precisions, what it
+            takes itself (None: its shapes are others than were measured), and what the builder warned of; None where
+            none was built.
         versions: of halpc and the libraries that matter.
         notes: sentences that a reader must not miss.
     """

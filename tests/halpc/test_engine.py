@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
 import pytest
 
 import halpc.compile
+from halpc import trials
 from halpc.cli import main
+from halpc.evidence import Evidence
 from profilers.trt import BuiltEngine
 from tests.small import saved
 
@@ -18,7 +21,7 @@ from tests.small import saved
 class Builder:
     """`TensorRTProfiler`, as far as writing the output asks for it."""
 
-    def build(self, model: onnx.ModelProto, path: Path, *, shapes: Any) -> BuiltEngine:
+    def build(self, model: onnx.ModelProto, path: Path, *, shapes: Any, precision: str) -> BuiltEngine:
         path.write_bytes(b"engine")
         layers = path.with_name("model.layers.json")
         layers.write_text("{}")
@@ -50,3 +53,10 @@ def test_without_an_engine_the_report_has_none(tmp_path: Path, capsys: pytest.Ca
     assert main(["compile", str(saved(tmp_path)), "--macs", "60%", "-o", str(out)]) == 0
     assert json.loads((out / "report.json").read_text())["engine"] is None
     assert "model.engine" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("engine_ms", "said"), [(1.0, False), (1.005, False), (1.2, True), (None, False)])
+def test_an_engine_over_the_budget_by_more_than_noise_is_told(engine_ms: float | None, said: bool) -> None:
+    job: Any = SimpleNamespace(engine_ms=engine_ms, evidence=Evidence(2.0, 0.999, 1.0, 0.999, 0.99, 1.01, 9))
+    remarks = list(trials.engine_remarks(job))
+    assert [("model.engine takes 1.2" in remark) for remark in remarks] == [True] * said

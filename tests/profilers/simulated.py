@@ -164,7 +164,7 @@ class Vendor:
             create_network=lambda flags: SimpleNamespace(model=None),
             create_builder_config=Config,
             create_optimization_profile=Shapes,
-            build_serialized_network=lambda network, config: network.model.SerializeToString(),
+            build_serialized_network=lambda network, config: config.plan(network.model),
         )
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:
@@ -198,8 +198,16 @@ class Config:
 
     clear_flag = set_flag
 
+    profile: Shapes | None = None
+
     def add_optimization_profile(self, profile: Shapes) -> int:
+        self.profile = profile
         return 0 if profile.given else -1
+
+    def plan(self, model: onnx.ModelProto) -> bytes:
+        if self.profile is not None:
+            helper.set_model_props(model, {"profile": json.dumps(self.profile.given)})
+        return model.SerializeToString()
 
     def create_timing_cache(self, data: bytes) -> Any:
         return SimpleNamespace(serialize=lambda: data or b"timed", combine=lambda other, ignore_mismatch: True)
@@ -257,6 +265,7 @@ class Engine:
         self.values = {value.name: value for value in (*inputs_of(model), *model.graph.output)}
         self.given = {value.name for value in inputs_of(model)}
         self.num_io_tensors = len(self.values)
+        self.profile = json.loads(next((entry.value for entry in model.metadata_props), "{}"))
         half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
         self.layers = [self._layer(i, nodes, ms, half) for i, (nodes, ms) in enumerate(kernels_of(model))]
 
@@ -282,6 +291,9 @@ class Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return shape_of(self.values[name])
 
+    def get_tensor_profile_shape(self, name: str, number: int) -> list[tuple[int, ...]]:
+        return [tuple(shape) for shape in self.profile[name]]
+
     def get_tensor_location(self, name: str) -> Any:
         return SimpleNamespace(name="DEVICE")
 
@@ -298,12 +310,20 @@ class Context:
         self.engine, self.profiler, self.bound, self.ran = engine, None, {}, False
         self.profiler: Any
         self.bound: dict[str, int]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = self.engine.get_tensor_profile_shape(name, 0)
+        self.shapes[name] = shape
+        return all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.engine.get_tensor_shape(name)
+        first = next(iter(self.engine.values))
+        batch = self.shapes.get(first, self.engine.get_tensor_shape(first))[0]
+        return self.shapes.get(name) or tuple(batch if n < 0 else n for n in self.engine.get_tensor_shape(name))
 
     def get_max_output_size(self, name: str) -> int:
-        return int(np.prod(np.abs(self.get_tensor_shape(name)))) * int(self.engine.get_tensor_dtype(name).itemsize)
+        return int(np.prod(self.get_tensor_shape(name))) * int(self.engine.get_tensor_dtype(name).itemsize)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.bound[name] = address
@@ -316,6 +336,7 @@ class Context:
             return False  # the first run sets things up
         assert all(cuda.alive[address][0] == "memory" for address in self.bound.values())
         assert self.bound.keys() == self.engine.values.keys()
+        assert all(size >= 0 for name in self.bound for size in self.get_tensor_shape(name))
         self.ran = True
         for layer, ms in self.engine.layers:
             cuda.spend(ms if capturing else ms + LAUNCH_MS)

@@ -13,7 +13,9 @@ import onnx
 import pytest
 
 import profilers
+from halpc.casting import runs_here
 from halpc.cli import main
+from halpc.errors import BackendError
 from passes.cast import cast_for_timing
 from profilers import trt, trt_child, trt_engine, trt_job, trt_time
 from profilers.trt_engine import Settings
@@ -114,10 +116,16 @@ def test_nothing_is_left_on_the_device(tmp_path: Path, monkeypatch: pytest.Monke
     assert [cuda.of(kind) for kind in ("event", "graph")] == [0, 0]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_a_precision_that_no_layer_has_is_refused_before_anything_is_measured(gpu: trt.TensorRTProfiler) -> None:
+    runs_here(gpu, Path("m.onnx"), fixed())
+    half = cast_for_timing(fixed(), "fp16")
+    gpu.check(half, "fp16")
+    with pytest.raises(BackendError, match="the engine was to be fp8, but none of its computing layers is"):
+        gpu.check(half, "fp8")
+
+
+def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, precision: str) -> dict[str, Any]:
+    """The report of a compile to 70 % into `out`."""
     monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
 
     def made(backend: str, asked: str, options: dict[str, Any]) -> trt.TensorRTProfiler:
@@ -126,14 +134,31 @@ def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
         return profiler
 
     monkeypatch.setattr(profilers, "_tensorrt", made)
-    out, network = tmp_path / "out", saved(tmp_path)
     asked = ["--latency", "70%", "--profiler", "tensorrt", "--precision", precision, "--shape", f"x:{SHAPE}"]
-    assert main(["compile", str(network), *asked, "-o", str(out), "-q"]) == 0
-    report = json.loads((out / "report.json").read_text())
+    assert main(["compile", str(network), *asked, "-o", str(tmp_path / "out"), "-q"]) == 0
+    report: dict[str, Any] = json.loads((tmp_path / "out" / "report.json").read_text())
+    return report
+
+
+def test_a_model_that_came_as_float16_gets_an_engine_without_being_asked_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(cast_for_timing(model(), "fp16"), tmp_path / "half.onnx")
+    report = compiled(tmp_path, monkeypatch, tmp_path / "half.onnx", "fp32")
+    assert report["engine"]["precisions"].keys() == {"fp16"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    out, network = tmp_path / "out", saved(tmp_path)
+    report = compiled(tmp_path, monkeypatch, network, precision)
     assert report["status"] == "met"
     assert "CUDA graph" in str(report["profiler"])
     assert report["device"]["backend"] == "tensorrt"
     assert report["engine"]["precisions"].keys() == {precision}
+    assert report["engine"]["latency_ms"] == pytest.approx(report["result"]["latency_ms"])
     assert any("the engine runs only on A simulated GPU" in note for note in report["notes"])
     assert {"model.engine", "model.layers.json", "pruned.onnx"} <= {path.name for path in out.iterdir()}
     engine = onnx.load_from_string((out / "model.engine").read_bytes())

@@ -234,10 +234,18 @@ def test_an_engine_is_captured_once(plan: Path) -> None:
 def test_a_race_gives_every_engine_equally_many_runs(plan: Path, graphs: bool) -> None:
     cuda = FakeCuda(graphs=graphs)
     engines = [loaded(plan, cuda), loaded(plan, cuda)]
-    times = trt_time.race(engines, seconds=0.0)
-    assert times == [[1.0] * trt_time.BURST] * 2
+    times, rounds = trt_time.race(engines, seconds=0.0)
+    assert times == [[1.0] * trt_time.BURST * rounds] * 2
+    assert rounds == trt_time.LEAST_ROUNDS
     assert ("CUDA graph" in trt_time.regime(cuda, graphs)) is True
     assert ("no CUDA graph" in trt_time.regime(cuda, graphs)) is not graphs
+
+
+def test_engines_that_take_long_take_turns_more_often(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trt_time, "BURST_MS", 3.0)
+    cuda = FakeCuda()
+    times, rounds = trt_time.race([loaded(plan, cuda), loaded(plan, cuda)], seconds=0.0)
+    assert times == [[1.0] * 2 * rounds] * 2
 
 
 def test_engines_are_replayed_or_enqueued_all_alike(plan: Path) -> None:
