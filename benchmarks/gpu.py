@@ -50,6 +50,8 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-cu13",
     "tensorrt-cu12",
+    "tensorrt-cu13-bindings",
+    "tensorrt-cu12-bindings",
     "tensorrt-rtx-cu13",
     "cuda-bindings",
     "pycuda",

@@ -73,7 +73,8 @@ def course(arguments: argparse.Namespace) -> Course:
         ("3×3, 256→C, 14×14", 256, 256, 3, 14),
         ("1×1, 1024→C, 14×14", 1024, 256, 1, 14),
     )
-    runtimes = ("tensorrt", "onnxruntime") if importlib.util.find_spec("tensorrt") else ("onnxruntime",)
+    there = any(map(importlib.util.find_spec, ("tensorrt", "tensorrt_bindings")))  # wheels alone are the second
+    runtimes = ("tensorrt", "onnxruntime") if there else ("onnxruntime",)
     return Course("cuda", runtimes, (1, 256), ("fp32", "fp16"), 224, 64, kernels, 8, 3.0, arguments.out)
 
 

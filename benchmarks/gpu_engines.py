@@ -54,7 +54,7 @@ def _engine(backend: str, model: onnx.ModelProto, precision: str, stem: Path, ru
                 facts["nodes_named"] = len({node for layer in layers for node in layer.nodes})
                 facts["nodes"] = len(own.graph.node)
                 facts["kernel_ms"] = [float(ms) for ms in profiler.kernels([own, own])]
-        except HalpcError as error:
+        except Exception as error:  # what this engine told until then stays, and the next one is asked
             facts["error"] = f"{type(error).__name__}: {error}"
     path.unlink(missing_ok=True)
     return facts

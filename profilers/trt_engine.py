@@ -72,12 +72,15 @@ class Workbench:
 def load(backend: str) -> Any:
     """The vendor module `tensorrt` or `tensorrt_rtx`.
 
+    NVIDIA's wheels hold `tensorrt_bindings`; the `tensorrt` that hands its names on is made by pip from a source
+    package, and may not be there where wheels were unpacked by hand.
+
     Raises:
         BackendError: not installed, its libraries are missing, or a version that halpc does not know.
     """
     package = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}[backend]
     try:
-        trt = importlib.import_module(backend)
+        trt = _import(backend)
     except ModuleNotFoundError as error:
         raise BackendError(f"{backend} is not installed ({error}): `pip install {package}`.") from error
     except (ImportError, OSError) as error:
@@ -87,6 +90,16 @@ def load(backend: str) -> Any:
         expected = " and ".join(f"{number}.x" for number in SUPPORTED[backend])
         raise BackendError(f"{backend} {trt.__version__} is installed; halpc works with {expected}.")
     return trt
+
+
+def _import(backend: str) -> Any:
+    try:
+        return importlib.import_module(backend)
+    except ModuleNotFoundError as error:
+        try:
+            return importlib.import_module(f"{backend}_bindings")
+        except ModuleNotFoundError:
+            raise error from None
 
 
 def _broken_import(backend: str, error: str) -> str:

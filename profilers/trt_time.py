@@ -7,6 +7,7 @@ enqueued, and the regime says so.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -145,7 +146,9 @@ def _output_bytes(loaded: Loaded, name: str) -> int:
 
 
 def _input_bytes(loaded: Loaded, name: str) -> int:
-    return int(np.prod(_shape_of(loaded, name))) * int(loaded.engine.get_tensor_dtype(name).itemsize)
+    """Whole bytes: of four-bit types the item size is a half."""
+    size = float(loaded.engine.get_tensor_dtype(name).itemsize)
+    return math.ceil(math.prod(_shape_of(loaded, name)) * size)
 
 
 def _shape_of(loaded: Loaded, name: str) -> tuple[int, ...]:

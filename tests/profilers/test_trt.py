@@ -6,6 +6,7 @@ import ctypes
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,16 @@ def test_a_missing_package_names_what_to_install(monkeypatch: pytest.MonkeyPatch
     importing(monkeypatch, ModuleNotFoundError("No module named 'tensorrt'"))
     with pytest.raises(BackendError, match=r"tensorrt is not installed.*pip install tensorrt"):
         trt_engine.load("tensorrt")
+
+
+def test_bindings_that_were_unpacked_without_the_module_above_them_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def importer(name: str) -> Any:
+        if name != "tensorrt_bindings":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return SimpleNamespace(__version__="11.4.0.106")
+
+    monkeypatch.setattr(importlib, "import_module", importer)
+    assert trt_engine.load("tensorrt").__version__ == "11.4.0.106"
 
 
 def test_bindings_without_libraries_name_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from profilers import trt_engine, trt_time
 HALF = SimpleNamespace(name="HALF", itemsize=2)
 BF16 = SimpleNamespace(name="BF16", itemsize=2)
 FP8 = SimpleNamespace(name="FP8", itemsize=1)
-INT4 = SimpleNamespace(name="INT4", itemsize=1)
+INT4 = SimpleNamespace(name="INT4", itemsize=0.5)
 INPUT, OUTPUT = "input", "output"
 
 
@@ -194,7 +194,7 @@ def test_floats_of_every_size_are_random(plan: Path, kind: Any) -> None:
 
 def test_types_that_numpy_lacks_stay_zero(plan: Path) -> None:
     opened = loaded(plan, FakeCuda(), kind=INT4)
-    assert opened.cuda.memory[opened.context.addresses["x"]] == 8
+    assert opened.cuda.memory[opened.context.addresses["x"]] == 4
 
 
 def test_outputs_that_are_sizes_lie_on_the_processor(plan: Path) -> None:
