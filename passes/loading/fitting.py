@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterator
@@ -11,12 +12,31 @@ import onnx_graphsurgeon as gs
 from halpc.errors import ModelError
 from passes.loading.fold import Knowledge, interpret, look_up
 from passes.loading.observe import observe
-from passes.loading.sizes import Shapes, doubled, halved, open_axes
+from passes.loading.sizes import Shapes, doubled, halved, open_axes, resized
 
 log = logging.getLogger(__name__)
 
 LARGEST = 1 << 26  # entries of a tensor; sizes that nobody gave are halved where one would be larger
-DOUBLINGS = 10
+LARGEST_INPUT = 1 << 23  # entries of an input; sizes that nobody gave are not doubled beyond
+USUAL = (
+    48,
+    32,
+    64,
+    80,
+    96,
+    112,
+    128,
+    160,
+    192,
+    240,
+    256,
+    299,
+    320,
+    384,
+    416,
+    512,
+    640,
+)  # of images, and of lines of text
 SLIDES = ("Conv", "MaxPool", "AveragePool", "LpPool")  # operators that need a least size
 
 
@@ -25,7 +45,8 @@ def fitting(
 ) -> tuple[dict[str, tuple[int, ...]], Knowledge]:
     """Shapes of the inputs and what is known at them.
 
-    Sizes that nobody gave are doubled where the model needs more, and halved where a tensor would be too large.
+    Sizes that nobody gave are doubled where the model needs more, and halved where a tensor would be too large. Where
+    it runs at none of these, usual ones are tried.
 
     Raises:
         ModelError: the model runs at none of them; what was wrong at the first.
@@ -51,17 +72,31 @@ def _large_enough(graph: gs.Graph, static: Shapes, axes: Shapes) -> tuple[Shapes
         first = first or (sizes, known)
     if first is None:
         assert refusal is not None
-        raise refusal
+        first = _usual(graph, static, axes)
+        if first is None:
+            raise refusal
     return first
 
 
 def _growing(static: Shapes, axes: Shapes) -> Iterator[Shapes]:
     sizes = static
-    for _ in range(DOUBLINGS):
-        yield sizes
-        if (larger := doubled(sizes, axes)) == sizes:
-            return
+    yield sizes
+    while (larger := doubled(sizes, axes)) != sizes and _entries(larger) <= LARGEST_INPUT:
+        yield larger
         sizes = larger
+
+
+def _usual(graph: gs.Graph, static: Shapes, axes: Shapes) -> tuple[Shapes, Knowledge] | None:
+    """The first usual size of all open axes that the model runs at."""
+    for size in USUAL if any(axes.values()) else ():
+        with contextlib.suppress(ModelError):
+            sizes = resized(static, axes, size)
+            return sizes, _known_at(graph, sizes)
+    return None
+
+
+def _entries(shapes: Shapes) -> int:
+    return max(math.prod(shape) for shape in shapes.values())
 
 
 def _too_small(node: gs.Node, known: Knowledge) -> bool:

@@ -46,7 +46,7 @@ def static_shapes(
             raise ModelError(
                 f"input {tensor.name} has no shape; give --shape {tensor.name}:1x3x224x224 or export again"
             )
-        dynamic[tensor.name] = free_axes(tensor)
+        dynamic[tensor.name] = tuple(i for i in free_axes(tensor) if i not in read_widths(tensor))
     places = batch_axes(graph, dynamic)
     for tensor in graph.inputs:
         if dynamic[tensor.name][:1] == (0,) and isinstance(tensor.shape[0], str) and tensor.shape[0]:
@@ -66,6 +66,22 @@ def static_shapes(
 def free_axes(tensor: gs.Tensor) -> tuple[int, ...]:
     """Axes that the model leaves open."""
     return tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
+
+
+def read_widths(tensor: gs.Tensor) -> dict[int, int]:
+    """Open axes of an input whose size the weight of a layer that reads it settles, each with that size."""
+    found: dict[int, int] = {}
+    for node in tensor.outputs:
+        weight = node.inputs[1] if len(node.inputs) > 1 and node.inputs[0] is tensor else None
+        if not isinstance(weight, gs.Constant) or len(weight.shape) < 2:
+            continue
+        if node.op == "Conv":
+            found[1] = int(weight.shape[1]) * int(node.attrs.get("group", 1))
+        elif node.op == "MatMul":
+            found[len(tensor.shape) - 1] = int(weight.shape[-2])
+        elif node.op == "Gemm" and not node.attrs.get("transA", 0):
+            found[1] = int(weight.shape[1 if node.attrs.get("transB", 0) else 0])
+    return {i: size for i, size in found.items() if i in free_axes(tensor)}
 
 
 def batch_axes(graph: gs.Graph, dynamic: Shapes) -> dict[str, int]:
@@ -111,9 +127,10 @@ def _assumed(
 ) -> tuple[int, ...]:
     """Sizes for dynamic axes: the batch as given, image and sequence sizes by the input's rank."""
     shape: list[int] = []
+    settled = read_widths(tensor)
     for i, n in enumerate(tensor.shape):
         if i not in free:
-            shape.append(int(n))
+            shape.append(settled[i] if i in settled else int(n))
             continue
         usual = (batch or 1) if i == place else {4: IMAGE, 5: VOLUME}.get(len(tensor.shape), SEQUENCE)
         shape.append(symbols.setdefault(n, usual) if isinstance(n, str) and n else usual)
@@ -156,6 +173,11 @@ def halved(static: Shapes, axes: Shapes) -> dict[str, tuple[int, ...]]:
 def doubled(static: Shapes, axes: Shapes) -> dict[str, tuple[int, ...]]:
     """The shapes with the sizes of open axes doubled."""
     return {name: tuple(2 * n if i in axes[name] else n for i, n in enumerate(shape)) for name, shape in static.items()}
+
+
+def resized(static: Shapes, axes: Shapes, size: int) -> dict[str, tuple[int, ...]]:
+    """The shapes with `size` at all open axes."""
+    return {name: tuple(size if i in axes[name] else n for i, n in enumerate(shape)) for name, shape in static.items()}
 
 
 def varied(graph: gs.Graph, static: Shapes, dynamic: Shapes, first: int, other: int) -> dict[str, tuple[int, ...]]:

@@ -86,7 +86,8 @@ def symbolic() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n)
                for n, s in (("w", (8, 3, 3, 3)), ("v", (4, 8, 3, 3)))]  # fmt: skip
-    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Conv", ["a", "v"], ["y"])]
+    nodes = [helper.make_node("Relu", ["x"], ["r"]),  # a layer that reads x would settle its channels
+             helper.make_node("Conv", ["r", "w"], ["a"]), helper.make_node("Conv", ["a", "v"], ["y"])]  # fmt: skip
     value = [helper.make_tensor_value_info(name, FLOAT, ["n", "c", "h", "w_"]) for name in "xy"]
     return helper.make_model(
         helper.make_graph(nodes, "symbolic", value[:1], value[1:], weights),

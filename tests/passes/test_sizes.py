@@ -9,12 +9,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from halpc.errors import VerificationError
+from halpc.errors import ModelError, VerificationError
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.couple import couple
 from passes.load import load
+from passes.loading import fitting
 from passes.proto import proto_of
 from passes.runtime import session_of
 from passes.slim import plan_for, slim
@@ -93,6 +94,17 @@ FOUND = """found (float[1,3,6,6] x) => (float[K,4] y)
         row = Reshape(pooled, flat)
         rows = Expand(row, shape)
         y = MatMul(rows, v)
+    }"""
+LINE = """line (float[N,3,H,W] x) => (float[N,2,46,T] y)
+    <int64[4] lines = {0,2,46,-1}> {
+        a = Conv(x, w)
+        b = Conv(a, v)
+        y = Reshape(b, lines)
+    }"""
+OPEN = """open (float[SHAPE] x) => (float[RESULT] y) {
+        a = FIRST(x, w)
+        b = Relu(a)
+        y = SECOND(b, v)
     }"""
 LONG = """long (float[N,1,L] x) => (float[N,2,M] y) {
         a = Conv<strides=[16]>(x, w)
@@ -215,3 +227,45 @@ def test_assumed_sizes_grow_until_every_kernel_fits(tmp_path: Path) -> None:
     model, plan, _ = halved(tmp_path, LONG, {"w": (8, 1, 400), "v": (2, 8, 3)})
     assert model.shapes == {"x": (1, 1, 512)}
     assert plan.keep["w"][0].size == 4
+
+
+def test_a_size_that_the_model_insists_on_is_found_among_the_usual_ones(tmp_path: Path) -> None:
+    model, plan, _ = halved(tmp_path, LINE, {"w": (8, 3, 3, 3), "v": (2, 8, 1, 1)})
+    assert model.shapes == {"x": (1, 3, 48, 48)}
+    assert plan.keep["w"][0].size == 4
+
+
+def test_sizes_that_nobody_gave_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No size fits: what is tried stays small, and the refusal is that of the first."""
+    tried: list[int] = []
+
+    def known_at(graph: object, shapes: dict[str, tuple[int, ...]]) -> None:
+        tried.append(int(np.prod(shapes["x"])))
+        raise ModelError(f"none at {shapes}")
+
+    monkeypatch.setattr(fitting, "_known_at", known_at)
+    with pytest.raises(ModelError, match="224, 224"):
+        halved(tmp_path, LINE, {"w": (8, 3, 3, 3), "v": (2, 8, 1, 1)})
+    assert len(tried) > 5
+    assert max(tried) <= 1 << 23
+
+
+@pytest.mark.parametrize(
+    "layer, shape, weight",
+    [
+        ("Conv <group = 2>", "N,C,H,W", (8, 3, 3, 3)),
+        ("MatMul", "N,T,C", (6, 8)),
+        ("Gemm", "N,C", (6, 8)),
+        ("Gemm <transB = 1>", "N,C", (8, 6)),
+    ],
+)
+def test_the_first_layer_settles_how_many_channels_an_open_axis_has(
+    layer: str, shape: str, weight: tuple[int, ...], tmp_path: Path
+) -> None:
+    second = {"Conv": (2, 8, 1, 1), "MatMul": (8, 2), "Gemm": (8, 2)}[layer.split()[0]]
+    text = OPEN.replace("SHAPE", shape).replace("RESULT", shape.replace("C", "D").replace("H", "A").replace("W", "B"))
+    text = text.replace("FIRST", layer).replace("SECOND", layer.split()[0])
+    model, plan, small = halved(tmp_path, text, {"w": weight, "v": second})
+    assert model.shapes["x"][1 if len(weight) == 4 or "Gemm" in layer else 2] == 6
+    assert any(kept.size < 8 for kept in plan.keep["w"].values())
+    assert [d.dim_param for d in small.graph.input[0].type.tensor_type.shape.dim] == shape.split(",")
