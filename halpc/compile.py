@@ -64,6 +64,7 @@ WRITTEN = (
 AGAIN = 2  # times that everything behind the budget is done over
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 NAMED = 3  # groups that a note names
+UNLIKE = 0.5  # error of the outputs, over their variance, from which on a note warns
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
     "l2",
@@ -276,6 +277,11 @@ def _recover(job: Job) -> None:
     if layers and all(layer.action == "skipped" for layer in layers):
         why = Counter(layer.reason for layer in layers).most_common(1)[0][0]
         job.note(f"nothing was recovered, and accuracy may be lost: {why}")
+    elif job.recovery.error_after > UNLIKE:
+        job.note(
+            f"the outputs are off by {job.recovery.error_after:.0%} of their variance on held-back inputs: the network"
+            " hardly does what it did, whatever importance says; prune less, or --freeze what comes first"
+        )
 
 
 def _verify(job: Job) -> None:

@@ -154,6 +154,8 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
         before, after = report.recovery["error_before"], report.recovery["error_after"]
         yield f"recovered   output error {before:.3g} → {after:.3g} on held-back inputs"
     narrowed = sum(line.width < line.size for line in report.groups)
+    if narrowed and report.recovery is None:
+        yield "recovered   nothing, and accuracy may be lost: layers are refitted on --calibration inputs"
     counts = f"{narrowed} of {len(report.groups)} narrowed, {len(report.pinned)} pinned"
     yield f"groups      {counts} (halpc inspect says why)"
     if report.device["kind"] != "analytic":

@@ -314,6 +314,23 @@ def test_too_few_samples_are_refused_before_anything_is_measured(
     assert "at least 8 are needed" in capsys.readouterr().err
 
 
+def test_a_result_that_nothing_was_recovered_of_says_so(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(network), "--macs", "50%", "-o", str(network.parent / "out")]) == 0
+    assert "recovered   nothing, and accuracy may be lost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how, unlike", [("refit", False), ("bias", True)])
+def test_outputs_that_are_hardly_the_originals_are_noted_whatever_importance_is_kept(
+    network: Path, how: str, unlike: bool
+) -> None:
+    given = ("--calibration", calibration(network), "--recover", how)
+    code, out = compiled(network, "--macs", "2%", "--align", "1", *given)
+    report = json.loads((out / "report.json").read_text())
+    assert code == 0
+    assert (report["recovery"]["error_after"] > 0.5) == unlike
+    assert any("of their variance on held-back inputs" in note for note in report["notes"]) == unlike
+
+
 def test_calibration_of_another_name_is_refused(network: Path) -> None:
     np.savez(network.parent / "c.npz", images=np.zeros((64, 3, 8, 8), np.float32))
     assert compiled(network, "--macs", "50%", "--calibration", str(network.parent / "c.npz"))[0] == 3
