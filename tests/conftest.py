@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])  # how busy a machine is proves nothing
+settings.load_profile("busy")
 
 LOGGERS = ("", "halpc", "passes", "profilers")
 
