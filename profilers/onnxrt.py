@@ -28,7 +28,7 @@ from profilers import ort_device
 from profilers.feeds import random_feeds
 from profilers.ort_events import LEAST_MS, Profile, check_room, read_precisions, read_profile
 from profilers.ort_layers import map_layers
-from profilers.portions import portions
+from profilers.portions import portions, weights_bytes
 from profilers.turns import take_turns
 
 log = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ def _plan(seconds: float) -> tuple[int, int, int]:
 
 
 def _size_of(model: Model) -> int:
-    return model.ByteSize() if isinstance(model, onnx.ModelProto) else Path(model).stat().st_size
+    return weights_bytes(model) if isinstance(model, onnx.ModelProto) else Path(model).stat().st_size
 
 
 def _empty_model() -> onnx.ModelProto:

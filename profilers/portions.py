@@ -19,7 +19,7 @@ def portions(
     part: list[onnx.ModelProto] = []
     held = taken = 0
     for model in models:
-        size, room = model.ByteSize(), arrays_bytes(model)
+        size, room = weights_bytes(model), arrays_bytes(model)
         if part and (held + size > weights or taken + room > arrays or len(part) == most):
             yield part
             part, held, taken = [], 0, 0
@@ -27,6 +27,11 @@ def portions(
         held, taken = held + size, taken + room
     if part:
         yield part
+
+
+def weights_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of a model's initializers, by their shapes: `ByteSize` walks through all that is stored."""
+    return sum(math.prod(t.dims) * _itemsize(t.data_type) for t in model.graph.initializer)
 
 
 def arrays_bytes(model: onnx.ModelProto) -> int:
@@ -38,7 +43,11 @@ def arrays_bytes(model: onnx.ModelProto) -> int:
 
 def _bytes(value: onnx.ValueInfoProto) -> int:
     kind = value.type.tensor_type
-    if kind.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+    return math.prod(max(int(dim.dim_value), 1) for dim in kind.shape.dim) * _itemsize(kind.elem_type)
+
+
+def _itemsize(kind: int) -> int:
+    """Bytes of an entry; 0 of what is no number."""
+    if kind in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         return 0
-    itemsize = int(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
-    return math.prod(max(int(dim.dim_value), 1) for dim in kind.shape.dim) * itemsize
+    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
