@@ -49,12 +49,10 @@ class Scaled:
 def scaled_products(model: onnx.ModelProto) -> dict[str, Scaled]:
     """Result → product, of all whose parts are as described above."""
     makers = {name: node for node in model.graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {output.name: [] for output in model.graph.output}
+    readers = {output.name: [onnx.NodeProto()] for output in model.graph.output}  # whoever reads outputs
     for node in model.graph.node:
         for name in reads(node):
             readers.setdefault(name, []).append(node)
-    for output in model.graph.output:
-        readers[output.name].append(onnx.NodeProto())
     found = (product for node in model.graph.node for product in _products(node, makers, readers))
     return {product.result: product for product in found}
 
