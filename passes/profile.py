@@ -3,8 +3,9 @@
     clusters   what the runtime runs as one kernel                      (clusters.py)
     kernels    each with a signature, axes, and a model of its own      (kernels.py)
     samples    of every signature, alone, adaptively                    (sampling.py, interpolate.py)
-    networks   whole, slimmed to a designed set of width mixes          (calibrate.py)
-    samples    taken now are taken again some seconds later, and averaged: speeds change from moment to moment
+    networks   whole, slimmed to a designed set of width mixes          (networks.py, calibrate.py)
+    all        that was measured now is measured again some seconds later, and averaged: speeds change from moment
+               to moment, and what other tenants leave in the caches, which wide networks feel more than narrow ones
 
 Everything measured goes into the table as it is measured; what is there is not measured again, so an interrupted
 run resumes, and a second budget measures nothing. Without a profiler the table must have it all.
@@ -20,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
-import onnx
 
 from halpc.errors import BackendError, TableError
 from halpc.ir.cost import CostModel
@@ -35,11 +35,10 @@ from passes.latency.calibrate import calibrate, mixes, network_key, ramps, witho
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, tells_enough, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
+from passes.latency.networks import LAYER_RUNS, Networks, at_once, seconds_for, slimmed
 from passes.latency.sampling import NOISE, Box, box_of, rounds
 from passes.latency.vanishing import with_vanishing
-from passes.memory import widest_bytes
 from passes.proto import static_proto
-from passes.slim import plan_for, slim
 from passes.widths import grids
 
 log = logging.getLogger(__name__)
@@ -51,14 +50,9 @@ LACKING: Final = 6  # and one more that lacks branches, where these may vanish
 HELD_BACK: Final = 12
 _NEGLIGIBLE: Final = 0.002
 _BATCH: Final = 64
-_LAYER_RUNS: Final = 12
-_LEAST_SECONDS: Final = 0.3
-_RUNS: Final = 30
 _REFERENCES: Final = 8
 _LEAST_REFERENCE_MS: Final = 0.01
 _SPEEDS: Final = (0.1, 10.0)  # beyond which something else is wrong with what tells the machine's speed
-_TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
-_ARRAYS_BYTES: Final = 4 << 30  # of their activations, each network's at its widest node
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +130,12 @@ def profile(
         *ramps(coupling, ramped, grid, seed=0),
         *without(coupling, vanishing, branchless, grid, seed=0),
     ]
-    samples = [n for n in run.networks(wanted) if all(w or name in vanishing for name, w in n.widths.items())]
+    whole = Networks(model, coupling, table, profiler, run.key, run.clusters, progress)
+    run.measured += whole.measure(wanted)
     run.confirm(kernels)
+    whole.confirm()
+    known = table.networks(run.key)
+    samples = [n for n in known if all(w or name in vanishing for name, w in n.widths.items())]
     surfaces, steps = run.surfaces(kernels), run.steps(kernels)
     group_steps = _group_steps(kernels, steps, coupling)
 
@@ -167,16 +165,16 @@ def held_back(
     Some of the networks that the model was fitted to are measured with them: they tell the machine's speed now.
     """
     drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
-    at_once = _at_once(model)
-    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)][: max(1, at_once // 2)]
+    together = at_once(model)
+    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)][: max(1, together // 2)]
     predicted = [profiled.cost.at(widths) for widths in drawn]
     measured: list[float] = []
     speeds: list[float] = []
-    part = max(1, at_once - len(known))
+    part = max(1, together - len(known))
     for start in range(0, len(drawn), part):
-        protos = [_slimmed(model, coupling, w) for w in (*(n.widths for n in known), *drawn[start : start + part])]
+        protos = [slimmed(model, coupling, w) for w in (*(n.widths for n in known), *drawn[start : start + part])]
         about = (*(n.ms for n in known), *predicted[start : start + part])
-        found = [timing.typical_ms for timing in profiler.compare(protos, seconds=2 * sum(map(_seconds, about)))]
+        found = [timing.typical_ms for timing in profiler.compare(protos, seconds=4 * sum(map(seconds_for, about)))]
         speeds += [ms / n.ms for ms, n in zip(found, known, strict=False)]
         measured += found[len(known) :]
     return judge(predicted, measured, float(np.median(speeds)))
@@ -219,7 +217,7 @@ class _Run:
         self.progress("profile: layers", 0, 1)
         whole = static_proto(self.model.graph, self.model.shapes, self.model.header)
         try:
-            layers = self.profiler.layers(whole, repetitions=_LAYER_RUNS)
+            layers = self.profiler.layers(whole, repetitions=LAYER_RUNS)
             if not tells_enough(self.model.twin, layers):
                 raise BackendError("the runtime does not say which nodes its layers are made of")
         except BackendError as error:
@@ -323,62 +321,6 @@ class _Run:
         longest = sorted(samples, key=lambda point: -samples[point])[:_REFERENCES]
         return {point: samples[point] for point in longest if samples[point] >= _LEAST_REFERENCE_MS}
 
-    def networks(self, wanted: Sequence[Mapping[str, int]]) -> list[NetworkSample]:
-        """Whole networks at the mixes of widths: from the table, else measured."""
-        known = self.table.networks(self.key)
-        points = {tuple(sorted(n.widths.items())) for n in known}
-        distinct = {tuple(sorted(w.items())): w for w in wanted}
-        missing = [w for point, w in distinct.items() if point not in points]
-        if self.profiler is not None and missing:
-            self._measure_networks(missing)
-        if not self.table.networks(self.key):
-            raise TableError(f"{self.table.path}: the table has no whole network of this model. Run `halpc profile`.")
-        return list(self.table.networks(self.key))
-
-    def _measure_networks(self, missing: Sequence[Mapping[str, int]]) -> None:
-        """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
-        at_once = _at_once(self.model)
-        reference: tuple[onnx.ModelProto, float] | None = None
-        for start in range(0, len(missing), at_once):
-            part = missing[start : start + at_once]
-            protos = [_slimmed(self.model, self.coupling, widths) for widths in part]
-            layers: list[dict[str, float]] = []
-            for i, proto in enumerate(protos):
-                self.progress("profile: networks", start + i, len(missing) + 1)
-                layers.append(self._layers(proto))
-            ms, runs = self._in_turns(protos, layers, reference)
-            reference = reference or (protos[0], ms[0])
-            for widths, times, each, count in zip(part, layers, ms, runs, strict=True):
-                self.table.append_network(NetworkSample(self.key, dict(widths), each, times, count))
-        self.measured += len(missing)
-        self.progress("profile: networks", len(missing) + 1, len(missing) + 1)
-
-    def _in_turns(
-        self,
-        protos: Sequence[onnx.ModelProto],
-        layers: Sequence[Mapping[str, float]],
-        reference: tuple[onnx.ModelProto, float] | None,
-    ) -> tuple[list[float], list[int]]:
-        """End-to-end times in ms and numbers of runs, at the speed at which the reference took the time it did."""
-        assert self.profiler is not None
-        seconds = sum(_seconds(sum(times.values())) for times in layers)
-        if reference is None:
-            timings = self.profiler.compare(protos, seconds=seconds)
-            return [timing.typical_ms for timing in timings], [len(timing.samples_ms) for timing in timings]
-        known, known_ms = reference
-        again, *timings = self.profiler.compare([known, *protos], seconds=seconds + _seconds(known_ms))
-        speed = again.typical_ms / known_ms
-        return [timing.typical_ms / speed for timing in timings], [len(timing.samples_ms) for timing in timings]
-
-    def _layers(self, proto: onnx.ModelProto) -> dict[str, float]:
-        assert self.profiler is not None
-        try:
-            layers = self.profiler.layers(proto, repetitions=_LAYER_RUNS)
-        except BackendError as error:
-            log.debug("no times per layer: %s", error)
-            return {}
-        return times_of(self.clusters, self.model.twin, layers)[0]
-
     def steps(self, kernels: Sequence[Kernel]) -> dict[Signature, tuple[int, ...]]:
         """Per signature and axis, the staircase's step in channels."""
         found: dict[Signature, tuple[int, ...]] = {}
@@ -392,27 +334,9 @@ class _Run:
         return found
 
 
-def _at_once(model: Model) -> int:
-    """How many networks like it memory bears beside each other, with their weights and activations."""
-    arrays = _ARRAYS_BYTES // max(widest_bytes(model.twin), 1)
-    return max(1, min(_TOGETHER_BYTES // max(model.size_bytes, 1), int(arrays)))
-
-
 def _one_of_each(kernels: Sequence[Kernel]) -> dict[Signature, Kernel]:
     """Any one kernel of every signature: measured alone at the same widths, they are the same."""
     return {kernel.signature: kernel for kernel in reversed(kernels)}
-
-
-def _seconds(ms: float) -> float:
-    """How long to measure a network that takes about `ms`."""
-    return max(_LEAST_SECONDS, _RUNS * ms / 1e3)
-
-
-def _slimmed(model: Model, coupling: Coupling, widths: Mapping[str, int]) -> onnx.ModelProto:
-    """The model at `widths`, its first channels kept: which ones are does not matter to latency."""
-    masks = {name: np.arange(coupling.groups[name].size) < size for name, size in widths.items()}
-    plan = plan_for(model, coupling, masks)
-    return static_proto(slim(model, coupling, plan), model.shapes, model.header)
 
 
 def _group_steps(

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+import passes.latency.networks
 import passes.memory
 import passes.profile
 from halpc.errors import BackendError, TableError
@@ -22,6 +23,7 @@ from halpc.ir.profiler import Model as Measured
 from halpc.ir.table import LatencyTable, Signature
 from passes.couple import couple
 from passes.latency.calibrate import mixes, network_key, ramps
+from passes.latency.networks import slimmed
 from passes.load import load
 from passes.profile import held_back, profile
 from passes.vanish import vanishable
@@ -77,7 +79,7 @@ def chain(tmp_path: Path) -> tuple[Model, Coupling]:
 
 def device_ms(chain: tuple[Model, Coupling], widths: Mapping[str, int]) -> float:
     """What the device takes end to end at widths, most often."""
-    return MadeUp().compare([passes.profile._slimmed(*chain, widths)])[0].median_ms
+    return MadeUp().compare([slimmed(*chain, widths)])[0].median_ms
 
 
 @dataclass
@@ -110,7 +112,7 @@ def test_held_back_plans_of_large_networks_are_measured_a_few_at_a_time(
 ) -> None:
     profiled = profile(*chain, LatencyTable(DEVICE), MadeUp(), networks=10)
     together = held_back(*chain, profiled, MadeUp())
-    monkeypatch.setattr(passes.profile, "_ARRAYS_BYTES", 4 * passes.memory.widest_bytes(chain[0].twin))
+    monkeypatch.setattr(passes.latency.networks, "_ARRAYS_BYTES", 4 * passes.memory.widest_bytes(chain[0].twin))
     device = MadeUp()
     apart = held_back(*chain, profiled, device)
     assert device.asked == [4] * 6
@@ -148,13 +150,34 @@ def test_large_networks_are_measured_a_few_at_a_time_and_at_one_speed(
     together, apart = LatencyTable(DEVICE), LatencyTable(DEVICE)
     profile(*chain, together, MadeUp(), networks=7)
     one = {"_TOGETHER_BYTES": chain[0].size_bytes, "_ARRAYS_BYTES": passes.memory.widest_bytes(chain[0].twin)}
-    monkeypatch.setattr(passes.profile, what, 3 * one[what])
+    monkeypatch.setattr(passes.latency.networks, what, 3 * one[what])
     device = Slowing()
     assert profile(*chain, apart, device, networks=7).measured > 0
-    assert device.asked == [3, 4, 2]
+    assert device.asked == [3, 4, 2, 3, 3, 1]  # then once more
     key = network_key(*chain)
     expected = {tuple(n.widths.items()): n.ms for n in together.networks(key)}
     assert {tuple(n.widths.items()): n.ms for n in apart.networks(key)} == pytest.approx(expected)
+
+
+@dataclass
+class Crowded(MadeUp):
+    """The same device; at first a neighbour fills the caches, which makes a network the slower the longer it takes."""
+
+    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
+        timings = MadeUp.compare(self, models, seconds=seconds, feeds=feeds)
+        more = 0.1 if len(self.asked) == 1 else 0.0
+        return [Timing(t.samples_ms * (1 + more * t.samples_ms[0]), "made up") for t in timings]
+
+
+def test_a_crowded_moment_is_halved_by_measuring_networks_once_more(chain: tuple[Model, Coupling]) -> None:
+    table = LatencyTable(DEVICE)
+    profile(*chain, table, Crowded(), networks=9)
+    known = table.networks(network_key(*chain))
+    truth = np.array([device_ms(chain, n.widths) for n in known])
+    off = np.log([n.ms for n in known]) - np.log(truth)
+    crowded = np.log(1 + 0.1 * truth)
+    assert np.ptp(off) == pytest.approx(np.ptp(crowded) / 2, rel=0.1)
+    assert {n.runs for n in known} == {6}
 
 
 @pytest.mark.parametrize("text", [CHAIN, BRANCHES])

@@ -1,0 +1,146 @@
+"""networks: whole networks, slimmed to mixes of widths and measured in context, end to end and layer by layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import onnx
+
+from halpc.errors import BackendError, TableError
+from halpc.ir.groups import Coupling
+from halpc.ir.model import Model
+from halpc.ir.profiler import Profiler
+from halpc.ir.table import LatencyTable, NetworkSample
+from passes.latency.clusters import Cluster, times_of
+from passes.memory import widest_bytes
+from passes.proto import static_proto
+from passes.slim import plan_for, slim
+
+log = logging.getLogger(__name__)
+
+LAYER_RUNS: Final = 12
+_LEAST_SECONDS: Final = 0.2  # of measuring a network end to end
+_RUNS: Final = 15
+_TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
+_ARRAYS_BYTES: Final = 4 << 30  # of their activations, each network's at its widest node
+
+
+@dataclass(slots=True)
+class Networks:
+    """Whole networks of one model: what the table lacks is measured, and some seconds later once more.
+
+    Attributes:
+        key: that the table knows the model by.
+        clusters: the model's kernels.
+        progress: called with a stage's name, networks done and networks in all.
+        fresh: what was measured now, and once only.
+    """
+
+    model: Model
+    coupling: Coupling
+    table: LatencyTable
+    profiler: Profiler | None
+    key: str
+    clusters: tuple[Cluster, ...]
+    progress: Callable[[str, int, int], None]
+    fresh: list[NetworkSample] = field(default_factory=list)
+
+    def measure(self, wanted: Sequence[Mapping[str, int]]) -> int:
+        """Measure the mixes of widths that the table lacks, and say how many those were.
+
+        Raises:
+            TableError: it has none, and there is no profiler.
+            BackendError: the runtime failed.
+        """
+        points = {tuple(sorted(n.widths.items())) for n in self.table.networks(self.key)}
+        distinct = {tuple(sorted(w.items())): w for w in wanted}
+        missing = [w for point, w in distinct.items() if point not in points]
+        if self.profiler is not None and missing:
+            self._measure(self.profiler, missing)
+            return len(missing)
+        if not points:
+            raise TableError(f"{self.table.path}: the table has no whole network of this model. Run `halpc profile`.")
+        return 0
+
+    def _measure(self, profiler: Profiler, missing: Sequence[Mapping[str, int]]) -> None:
+        """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
+        together = at_once(self.model)
+        reference: tuple[onnx.ModelProto, float] | None = None
+        for start in range(0, len(missing), together):
+            part = missing[start : start + together]
+            protos = [slimmed(self.model, self.coupling, widths) for widths in part]
+            layers: list[dict[str, float]] = []
+            for i, proto in enumerate(protos):
+                self.progress("profile: networks", start + i, len(missing) + 1)
+                layers.append(self._layers(profiler, proto))
+            ms, runs = _in_turns(profiler, protos, layers, reference)
+            reference = reference or (protos[0], ms[0])
+            for widths, times, each, count in zip(part, layers, ms, runs, strict=True):
+                self.fresh.append(NetworkSample(self.key, dict(widths), each, times, count))
+                self.table.append_network(self.fresh[-1])
+        self.progress("profile: networks", len(missing) + 1, len(missing) + 1)
+
+    def _layers(self, profiler: Profiler, proto: onnx.ModelProto) -> dict[str, float]:
+        try:
+            layers = profiler.layers(proto, repetitions=LAYER_RUNS)
+        except BackendError as error:
+            log.debug("no times per layer: %s", error)
+            return {}
+        return times_of(self.clusters, self.model.twin, layers)[0]
+
+    def confirm(self) -> None:
+        """Measure the networks of this run again, end to end, at the speed at which they were measured."""
+        if self.profiler is None:
+            return
+        together = at_once(self.model)
+        for start in range(0, len(self.fresh), together):
+            part = self.fresh[start : start + together]
+            self.progress("profile: networks once more", start, len(self.fresh))
+            protos = [slimmed(self.model, self.coupling, network.widths) for network in part]
+            timings = self.profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
+            again = np.array([timing.typical_ms for timing in timings])
+            again /= np.median(again / [network.ms for network in part])
+            for network, ms, timing in zip(part, again.tolist(), timings, strict=True):
+                runs = network.runs + len(timing.samples_ms)
+                mean = (network.ms * network.runs + ms * len(timing.samples_ms)) / runs
+                self.table.append_network(replace(network, ms=mean, runs=runs))
+        self.fresh.clear()
+
+
+def _in_turns(
+    profiler: Profiler,
+    protos: Sequence[onnx.ModelProto],
+    layers: Sequence[Mapping[str, float]],
+    reference: tuple[onnx.ModelProto, float] | None,
+) -> tuple[list[float], list[int]]:
+    """End-to-end times in ms and numbers of runs, at the speed at which the reference took the time it did."""
+    seconds = sum(seconds_for(sum(times.values())) for times in layers)
+    if reference is None:
+        timings = profiler.compare(protos, seconds=seconds)
+        return [timing.typical_ms for timing in timings], [len(timing.samples_ms) for timing in timings]
+    known, known_ms = reference
+    again, *timings = profiler.compare([known, *protos], seconds=seconds + seconds_for(known_ms))
+    speed = again.typical_ms / known_ms
+    return [timing.typical_ms / speed for timing in timings], [len(timing.samples_ms) for timing in timings]
+
+
+def at_once(model: Model) -> int:
+    """How many networks like it memory bears beside each other, with their weights and activations."""
+    arrays = _ARRAYS_BYTES // max(widest_bytes(model.twin), 1)
+    return max(1, min(_TOGETHER_BYTES // max(model.size_bytes, 1), int(arrays)))
+
+
+def slimmed(model: Model, coupling: Coupling, widths: Mapping[str, int]) -> onnx.ModelProto:
+    """The model at `widths`, its first channels kept: which ones are does not matter to latency."""
+    masks = {name: np.arange(coupling.groups[name].size) < size for name, size in widths.items()}
+    plan = plan_for(model, coupling, masks)
+    return static_proto(slim(model, coupling, plan), model.shapes, model.header)
+
+
+def seconds_for(ms: float) -> float:
+    """How long to measure a network that takes about `ms`."""
+    return max(_LEAST_SECONDS, _RUNS * ms / 1e3)
