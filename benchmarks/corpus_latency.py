@@ -95,7 +95,7 @@ def reported(report: Facts) -> Facts:
         "used": after["latency_ms"] / report["budget"]["latency"]["limit"],
         "speedup": before["latency_ms"] / after["latency_ms"],
         "first_off": rounds[0]["predicted_ms"] / rounds[0]["measured_ms"] - 1,
-        "rounds": len(rounds) - 1,
+        "rounds": max(r["round"] for r in rounds),
         "samples": report["profiler"]["samples"],
         "stages": report["stage_seconds"],
         "notes": report["notes"],

@@ -26,7 +26,7 @@ from profilers import profiler_for
 NATIVE = ("fp32", "tf32")  # what a float32 graph is; TF32 is the runtime's choice within it
 BATCHES, SAMPLES = 16, 8  # of calibration inputs that ranges are taken from
 NO_GAIN = 0.97  # of the time at fp32: a precision that takes more than this does not pay
-_KEPT, _KEPT_BYTES = 4, 1 << 30  # casts that are kept: the baseline's, those of the last few choices, and what fits
+_KEPT, _KEPT_BYTES = 6, 1 << 30  # casts that are kept: the baseline's, those of the last few choices, and what fits
 
 
 class AtPrecision:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from halpc.casting import NATIVE, AtPrecision, accepted_table
 from halpc.errors import InfeasibleError
 from halpc.evidence import Trial
-from halpc.expectation import best_aim, expected
+from halpc.expectation import best_aims, expected
 from halpc.ir.problem import Problem, Selection
 from halpc.ir.table import LatencyTable, cache_path
-from halpc.job import Job
+from halpc.job import Job, Widths
 from halpc.limits import infeasible
-from halpc.trials import MOST_CALLS, SECONDS, best, try_out, whole, widths_of
+from halpc.trials import MOST_CALLS, SECONDS, Candidate, best, known_by, try_out, whole, widths_of
+from passes.latency.networks import at_once
 from passes.profile import Profiled, profile
 from passes.proto import proto_of, static_proto
 from passes.select import select
@@ -35,7 +36,7 @@ from profilers import profiler_for
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
-AIM = 0.98  # share of the limit that is selected for first
+AIMS = (0.98, 0.955, 0.93)  # shares of the limit that are selected for first: what looks cheap takes longer
 HIGHEST_AIM = 0.99  # and later, at most
 TOLERANCE = 0.005  # how far from the aim the expected latency may be, as a share of the limit
 STARTS, TRIES = 2, 6  # measured choices to start from, and selections from each, until one is expected to fit
@@ -117,13 +118,13 @@ def profile_stats(table: LatencyTable, profiled: Profiled) -> dict[str, Any]:
     }
 
 
-def choose(job: Job, aim: float = AIM) -> None:
-    """Widths for every budget by the cost models alone; `aim` of the latency where that will be measured.
+def choose(job: Job) -> None:
+    """Widths for every budget by the cost models alone.
 
     Raises:
         InfeasibleError: no choice of widths fits; the message names the floor.
     """
-    _choose(job, {} if job.profiler is None else {"latency": aim * _limits(job)["latency"]})
+    _choose(job, {})
     _slim(job)
 
 
@@ -141,25 +142,40 @@ def select_and_measure(job: Job) -> None:
     if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
         _go_back(job)
         return
-    first = 1.0 if _limits(job)["latency"] == job.costs["latency"].at({}) else AIM  # 100%: the model as it is
-    rounds, number = job.options.rounds if not job.rounds else AGAIN_ROUNDS, 0
+    before = max((trial.round for trial in job.trials.values()), default=0)
+    rounds, number = AGAIN_ROUNDS if before else job.options.rounds, 0
     while number < rounds + job.spare_rounds:
         number += 1
         job.progress("select", number, rounds + job.spare_rounds)
-        share = _aimed(job, best_aim(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS) if job.trials else first)
-        if share is None:
+        guesses = _proposed(job)
+        if not guesses:
             break
-        found = try_out(job, share)
-        if len(job.trials) == 1 and abs(math.log(found.share / share)) > FAR:  # it calibrated, and hardly chose
-            job.anchor = widths_of(job)
-            job.spare_rounds += 1
-        if found.sure and (found.share >= CLOSE or whole(job)):
+        first = not job.trials
+        try_out(job, [_candidate(job, guess) for guess in guesses], before + number)
+        if first:
+            _doubt(job)
+        good = best(job)
+        if good.evidence.sure and (good.evidence.share >= CLOSE or whole(job, good.selection)):
             break
     _go_back(job)
 
 
-def _aimed(job: Job, aim: float) -> float | None:
-    """Make a new choice that should use `aim` of the limit; the share expected, None if none is worth measuring.
+def _candidate(job: Job, guess: _Guess) -> Candidate:
+    job.selection = guess.selection
+    _slim(job)
+    return Candidate(guess.selection, guess.share, job.small)
+
+
+def _doubt(job: Job) -> None:
+    """Where the first choices were all far off, they calibrated, and hardly chose: one more round, from the widest."""
+    trials = list(job.trials.values())
+    if min(abs(math.log(trial.evidence.share / trial.predicted)) for trial in trials) > FAR:
+        job.anchor = known_by(trials[0].selection)
+        job.spare_rounds += 1
+
+
+def _proposed(job: Job) -> list[_Guess]:
+    """New choices to measure side by side; none where none is worth measuring.
 
     Raises:
         InfeasibleError: no choice of widths fits, the narrowest as measured.
@@ -169,13 +185,70 @@ def _aimed(job: Job, aim: float) -> float | None:
         _learn(job)
     _anchored(job)
     try:
-        return _fitting(job, aim)
+        return _later(job) if job.trials else _first(job)
     except InfeasibleError as refused:
-        return _narrowest(job, refused)
+        return [_narrowest(job, refused)]
 
 
-def _narrowest(job: Job, refused: InfeasibleError) -> float:
-    """Choose as few channels as there may be, where the latency model says that nothing fits; the share expected.
+def _first(job: Job) -> list[_Guess]:
+    """Choices by the latency model alone.
+
+    Raises:
+        InfeasibleError: no choice of widths fits.
+    """
+    limit, whole_ms = _limits(job)["latency"], job.costs["latency"].at({})
+
+    def optimum(aim: float, deadline: float) -> list[_Guess]:
+        _choose(job, {"latency": aim * limit})
+        return [_Guess(job.selection, job.costs["latency"].at(job.selection.widths) / limit)]
+
+    return _gathered(AIMS[: _side_by_side(job)] if limit != whole_ms else (1.0,), optimum)  # 100%: the model as it is
+
+
+def _later(job: Job) -> list[_Guess]:
+    """Choices that are expected to fit, as far as is known: for every aim the best of those expected to come near it.
+
+    Raises:
+        InfeasibleError: no choice of widths fits, and none was measured that does.
+    """
+    aims = best_aims(list(job.trials.values()), HIGHEST_AIM, MOST_CALLS, _side_by_side(job))
+    return _gathered(aims, lambda aim, deadline: list(_candidates(job, aim, deadline)))
+
+
+def _gathered(aims: Sequence[float], propose: Callable[[float, float], list[_Guess]]) -> list[_Guess]:
+    """One choice per aim, no two alike; fewer where that would take long.
+
+    Args:
+        propose: choices for an aim, not to be looked for beyond a moment of the monotonic clock.
+
+    Raises:
+        InfeasibleError: there is none for the first aim.
+    """
+    found: dict[Widths, _Guess] = {}
+    deadline = time.monotonic() + THOUGHT_S
+    for aim in aims:
+        if found and time.monotonic() > deadline:
+            break
+        try:
+            others = [guess for guess in propose(aim, deadline) if known_by(guess.selection) not in found]
+        except InfeasibleError:
+            if not found:
+                raise
+            break
+        near = [guess for guess in others if guess.off(aim) <= TOLERANCE]
+        if others:
+            guess = max(near, key=lambda g: g.selection.value) if near else min(others, key=lambda g: g.off(aim))
+            found[known_by(guess.selection)] = guess
+    return list(found.values())
+
+
+def _side_by_side(job: Job) -> int:
+    """How many choices are measured at a time: as many as there are first aims, where memory bears them."""
+    return max(1, min(len(AIMS), at_once(job.model) - 2))  # the baseline and an earlier choice are measured beside them
+
+
+def _narrowest(job: Job, refused: InfeasibleError) -> _Guess:
+    """As few channels as there may be, where the latency model says that nothing fits.
 
     First on the grid, then on finer ones unless `--align` rules them out. What they really take decides.
 
@@ -187,11 +260,10 @@ def _narrowest(job: Job, refused: InfeasibleError) -> float:
     for grid in (job.grid, *(FINER if job.options.align is None else ())):
         job.grid = grid
         _choose(job, {"latency": math.inf}, narrowest=True)
-        if not whole(job) and widths_of(job) not in job.trials:
-            _slim(job)
+        if not whole(job, job.selection) and widths_of(job) not in job.trials:
             job.spare_rounds += 1
             job.anchor = widths_of(job)
-            return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
+            return _Guess(job.selection, job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"])
     raise infeasible(job, refused)
 
 
@@ -205,27 +277,6 @@ def _anchored(job: Job) -> None:
     job.trials[job.anchor] = replace(trial, predicted=found.share)  # how far it was off says nothing of what follows
 
 
-def _fitting(job: Job, aim: float) -> float | None:
-    """Make a new choice that fits as far as is known.
-
-    Of those expected to come within `TOLERANCE` of the aim, that of most value; else the one expected to come closest.
-
-    Raises:
-        InfeasibleError: no choice of widths fits, and none was measured that does.
-    """
-    if not job.trials:
-        choose(job, aim)
-        return job.costs["latency"].at(job.selection.widths) / _limits(job)["latency"]
-    found = list(_candidates(job, aim))
-    if not found:
-        return None
-    inside = [guess for guess in found if guess.off(aim) <= TOLERANCE]
-    best = max(inside, key=lambda g: g.selection.value) if inside else min(found, key=lambda g: g.off(aim))
-    job.selection = best.selection
-    _slim(job)
-    return best.share
-
-
 @dataclass(frozen=True, slots=True)
 class _Guess:
     """A choice not measured yet, and its expected latency over the limit."""
@@ -237,14 +288,13 @@ class _Guess:
         return abs(math.log(self.share / aim))
 
 
-def _candidates(job: Job, aim: float) -> Iterator[_Guess]:
-    """New choices near measured ones, worth more than what surely met the budget.
+def _candidates(job: Job, aim: float, deadline: float) -> Iterator[_Guess]:
+    """New choices near measured ones, worth more than what surely met the budget; from the deadline on a single one.
 
     The latency model is scaled to what the choice took that is started from; and the limit moved, where what was
     measured of all choices says that the new one would miss the aim.
     """
     trials, given, refused = list(job.trials.values()), False, None
-    deadline = time.monotonic() + THOUGHT_S
     sure = [trial for trial in trials if trial.evidence.sure]
     least = max((trial.selection.value for trial in sure), default=-math.inf)
     for start in _starts(trials, aim):

@@ -115,12 +115,21 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A choice of widths, what its model is known by, what was measured of it, and its predicted share of the limit."""
+    """A choice of widths that was measured.
+
+    Attributes:
+        selection: the widths.
+        key: what its model is known by.
+        evidence: what was measured of it.
+        predicted: its share of the limit as predicted.
+        round: in which it was measured; those of the first were predicted by the latency model alone.
+    """
 
     selection: Selection
     key: Key
     evidence: Evidence
     predicted: float
+    round: int = 1
 
 
 def weigh(calls: Sequence[Call], budget: Budget, percent: float) -> dict[Key, Evidence]:

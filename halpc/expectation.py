@@ -49,25 +49,48 @@ def expected(cost: CostModel, trials: Sequence[Trial], widths: Mapping[str, int]
     return cost.at(widths) * math.exp(float(weights @ errors))
 
 
-def best_aim(trials: Sequence[Trial], most: float, calls: int) -> float:
-    """The share of the limit to select for next, so that what surely meets it gains most on average.
+def best_aims(trials: Sequence[Trial], most: float, calls: int, count: int) -> list[float]:
+    """The shares of the limit to select for next, so that the best that surely meets it gains most on average.
 
     A choice will be off what is expected of it, its measurement is noisy, and its whole interval has to lie within the
-    limit: aiming high often gains nothing, aiming low little. The gain is over the best choice that surely met it.
+    limit: aiming high often gains nothing, aiming low little. The gain is over the choice worth most that surely met
+    it. Each aim after the first is that which adds most to what those before it gain.
 
     Args:
-        trials: at least one; the first was predicted by the latency model alone and says nothing of expectations.
+        trials: at least one; those of the first round were predicted by the latency model alone and say nothing of
+            expectations.
         most: the highest aim.
-        calls: that the next choice may be measured for.
+        calls: that the next choices may be measured for.
+        count: of aims, at most: none is there where all of the limit is used.
 
     Source: Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", Journal of
-    Global Optimization 13 (1998): expected improvement.
+    Global Optimization 13 (1998): expected improvement. Chevalier and Ginsbourger, "Fast computation of the
+    multi-points expected improvement", LION 7 (2013): of several points at once.
     """
     left = [t.evidence.noise * math.sqrt(min(t.evidence.calls / calls, 1.0)) for t in trials]
     half = max(FINE, min(float(np.median(left)), 0.1))
-    missed = [math.log(t.evidence.share / t.predicted) for t in trials[1:]]
+    missed = [math.log(t.evidence.share / t.predicted) for t in trials if t.round > 1]
     off = math.sqrt((PRIOR * USUAL**2 + sum(each**2 for each in missed)) / (PRIOR + len(missed)))
-    best = max((t.evidence.share for t in trials if t.evidence.sure), default=NOTHING)
+    kept = max((t for t in trials if t.evidence.sure), key=lambda t: t.selection.value, default=None)
+    best = NOTHING if kept is None else kept.evidence.share
     aims = np.linspace(NOTHING, most, 200)
     sure = norm.cdf((-half - np.log(aims)) / math.hypot(off, half / DEVIATIONS))
-    return float(aims[np.argmax(sure * (aims - best))])
+    found: list[float] = []
+    gains = {0.0: 1.0}  # gain of the aims so far → its probability, each aim being as lucky as the others
+    for _ in range(count):
+        more = sure * sum(chance * np.maximum(aims - best - gain, 0.0) for gain, chance in gains.items())
+        chosen = int(np.argmax(more))
+        if more[chosen] <= 0:
+            break
+        found.append(float(aims[chosen]))
+        gains = _at_least(gains, found[-1] - best, float(sure[chosen]))
+    return found
+
+
+def _at_least(gains: Mapping[float, float], gain: float, chance: float) -> dict[float, float]:
+    """The distribution of the larger of two gains, the second of which there is with `chance`."""
+    found: dict[float, float] = {}
+    for other, likely in gains.items():
+        for value, share in ((max(other, gain), chance), (other, 1 - chance)):
+            found[value] = found.get(value, 0.0) + likely * share
+    return found

@@ -32,9 +32,10 @@ def render(report: Report) -> str:
         _table(("what", "value"), _certainty(report)),
     ]
     if report.rounds:
+        columns_ms = ("limit_ms", "predicted_ms", "measured_ms")
         rows = [
-            (str(i), *(spell_ms(r[k]) for k in ("limit_ms", "predicted_ms", "measured_ms")))
-            for i, r in enumerate(report.rounds, 1)
+            (f"{r['round']:.0f}" if r["round"] else "written", *(spell_ms(r[k]) for k in columns_ms))
+            for r in report.rounds
         ]
         columns = ("round", "limit", "predicted", "measured")
         parts += [f"<h2>Closed loop: {report.latency_name}</h2>", _table(columns, rows)]

@@ -131,14 +131,19 @@ def _optimality(report: Report) -> str:
     return f"at most {report.gap:.4%} below the optimum" if report.gap > NO_GAP else "the optimum, as is proven"
 
 
+def _after(report: Report) -> str:
+    choices = [r for r in report.rounds if r["round"]]
+    rounds = max((int(r["round"]) for r in choices), default=0)
+    return f"after {rounds} round(s), {len(choices)} choice(s) of widths"
+
+
 def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield ""
     for asked, used in report.verdicts:
         yield f"budget      {asked}: {used}"
     predicted, measured = report.predicted_latency_ms, report.result.latency_ms
     if predicted is not None and measured is not None:
-        rounds = f"after {len(report.rounds) - 1} round(s)"
-        yield f"predicted   {spell_ms(predicted)}, measured {spell_ms(measured)} {rounds}"
+        yield f"predicted   {spell_ms(predicted)}, measured {spell_ms(measured)} {_after(report)}"
     yield f"importance  {report.importance_kept:.1%} kept, {_optimality(report)} ({report.solver})"
     if report.prices:
         yield f"price paid  λ = {', '.join(spell_price(r, p) for r, p in report.prices.items())} (importance)"

@@ -1,7 +1,8 @@
 """Choices as they were measured: one more measurement, the best of them, and the last word on what is written.
 
-A choice is measured interleaved with the baseline and with an earlier choice, until the interval of its latency is
-narrow beside the distance to the budget (`halpc/evidence.py`). Every measurement says something of all choices in it.
+A round's choices are measured interleaved with each other, with the baseline and with an earlier choice, until the
+intervals of their latencies are narrow beside the distance to the budget (`halpc/evidence.py`), or one that is worth
+more surely meets it. Every measurement says something of all choices in it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
 from halpc.casting import as_measured, backend_of
 from halpc.evidence import Call, Evidence, Key, Trial, pooled, weigh
+from halpc.ir.problem import Selection
 from halpc.job import Job, Widths
 from halpc.limits import remarks
 from halpc.units import Budget, spell_ms
@@ -24,27 +26,46 @@ from halpc.units import Budget, spell_ms
 log = logging.getLogger(__name__)
 
 SECONDS = 0.125  # of interleaved measuring per model and call of the profiler
-LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a choice
+LEAST_CALLS, MOST_CALLS, PATIENCE_S = 4, 40, 15.0  # per measurement of a round's choices
 LONGER = 3.0  # times as long where a choice is then expected to be surely within the budget
 ENGINE_SECONDS = 1.0  # of measuring what is written
 SAME = 0.01  # how far two engines of one network are apart by chance
+USUAL_TURNS = 3  # models that are measured side by side where a round has one choice
+LAST_WORD = 0  # stands for a round where what is written is measured again
 BESIDE = 0.1  # the first choice this close to the budget is measured beside all later ones
 
 
-def try_out(job: Job, predicted: float) -> Evidence:
-    """Measure the choice at hand; its trial is kept.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A choice of widths that has not been measured.
+
+    Attributes:
+        selection: the widths.
+        predicted: latency over the limit.
+        model: the slim model at fixed shapes.
+    """
+
+    selection: Selection
+    predicted: float
+    model: onnx.ModelProto
+
+
+def try_out(job: Job, candidates: Sequence[Candidate], number: int) -> None:
+    """Measure a round's choices side by side; their trials are kept.
 
     Args:
-        predicted: latency over the limit.
+        number: of the round.
     """
-    key = widths_of(job)
-    known = _measure(job, key, job.companion)
-    found = known[key]
-    _keep(job, Trial(job.selection, key, found, predicted), known)
+    models: dict[Key, onnx.ModelProto] = {known_by(c.selection): c.model for c in candidates}
+    worth: dict[Key, float] = {known_by(c.selection): c.selection.value for c in candidates}
+    known = _measure(job, models, job.companion, worth)
+    trials = [Trial(c.selection, key := known_by(c.selection), known[key], c.predicted, number) for c in candidates]
+    for trial in trials:
+        _keep(job, trial, known, number)
+    nearest = min(trials, key=lambda trial: abs(math.log(trial.evidence.share)))
     off = min((abs(math.log(known[other].share)) for other in job.companion), default=math.inf)
-    if off > max(BESIDE, abs(math.log(found.share))):
-        job.companion = {key: job.small}
-    return found
+    if off > max(BESIDE, abs(math.log(nearest.evidence.share))):
+        job.companion = {nearest.key: models[nearest.key]}
 
 
 def judge(job: Job) -> None:
@@ -60,13 +81,13 @@ def judge(job: Job) -> None:
     if job.deployed is not None and job.deployed is not job.slim:
         key, beside = ("written", len(job.calls)), {widths_of(job): job.small}
         job.small = as_measured(job, job.deployed)
-    known = _measure(job, key, beside)
+    known = _measure(job, {key: job.small}, beside, {})
     found = job.evidence = known[key]
-    _keep(job, replace(trial, key=key, evidence=found), known)
+    _keep(job, replace(trial, key=key, evidence=found), known, LAST_WORD)
     job.limits["latency"] = found.limit_ms
     predicted_ms = trial.predicted * found.limit_ms
     job.costs["latency"] = job.costs["latency"].corrected(job.selection.widths, predicted_ms)
-    if found.met and whole(job):
+    if found.met and whole(job, job.selection):
         job.note("the model as it is meets the budget: nothing was pruned")
     elif found.met:
         for sentence in remarks(job, found):
@@ -104,7 +125,7 @@ def status(job: Job) -> str:
     """`met`, `over budget`, `slower`, or `predicted` where latency was limited and could not be measured."""
     if job.profiler is None or job.evidence is None:
         return "predicted" if "latency" in job.limits else "met"
-    if job.evidence.measured_ms > job.evidence.baseline_ms and not whole(job):
+    if job.evidence.measured_ms > job.evidence.baseline_ms and not whole(job, job.selection):
         return "slower"
     return "met" if job.evidence.met else "over budget"
 
@@ -120,41 +141,64 @@ def best(job: Job) -> Trial:
 
 def widths_of(job: Job) -> Widths:
     """What the choice at hand is known by."""
-    return tuple(sorted(job.selection.widths.items()))
+    return known_by(job.selection)
 
 
-def whole(job: Job) -> bool:
-    """Whether the choice at hand is the model as it is."""
+def known_by(selection: Selection) -> Widths:
+    """What a choice is known by."""
+    return tuple(sorted(selection.widths.items()))
+
+
+def whole(job: Job, selection: Selection) -> bool:
+    """Whether a choice is the model as it is."""
     free = job.coupling.free()
-    return all(job.selection.widths[name] == group.size for name, group in free.items())
+    return all(selection.widths[name] == group.size for name, group in free.items())
 
 
-def _measure(job: Job, key: Key, companion: Mapping[Key, onnx.ModelProto]) -> dict[Key, Evidence]:
-    """Baseline, the model at hand and a companion interleaved, until the noise no longer matters; all known then.
+def _measure(
+    job: Job,
+    models: Mapping[Key, onnx.ModelProto],
+    companion: Mapping[Key, onnx.ModelProto],
+    worth: Mapping[Key, float],
+) -> dict[Key, Evidence]:
+    """Baseline, models and a companion interleaved, until the noise no longer matters; all known then.
 
     Args:
-        key: what the model is known by; where it is known already to meet the budget, a few calls that agree do.
+        models: by what they are known; where one is known already to meet the budget, a few calls that agree do.
         companion: an earlier choice, if there is one.
+        worth: importance of each model, where one that is worth less than one that surely meets the budget need not
+            be measured any further.
     """
     budget = job.options.budget("latency")
     assert budget is not None
-    beside = {name: model for name, model in companion.items() if name != key}
-    known = any(key in call.models for call in job.calls)
-    calls, started = 0, time.monotonic()
+    beside = {name: model for name, model in companion.items() if name not in models}
+    before = {key for call in job.calls for key in call.models}
+    open_, calls, spent = dict(models), 0, 0.0
     while True:
-        models = [job.baseline, job.small, *beside.values()]
-        first, *others = job.profiler.compare(models, seconds=SECONDS * len(models))
-        job.calls.append(Call(first, dict(zip([key, *beside], others, strict=True))))
-        calls += 1
+        started, turns = time.monotonic(), [job.baseline, *open_.values(), *beside.values()]
+        first, *others = job.profiler.compare(turns, seconds=SECONDS * len(turns))
+        job.calls.append(Call(first, dict(zip([*open_, *beside], others, strict=True))))
         found = _weighed(job, budget)
+        calls += 1
+        spent += (time.monotonic() - started) / len(turns) * USUAL_TURNS
         if calls < LEAST_CALLS:
             continue
-        if found[key].decided or (found[key].sure and known):
+        patience = max(calls / MOST_CALLS, spent / PATIENCE_S)
+        least = max((value for key, value in worth.items() if found[key].sure), default=-math.inf)
+        for key in list(open_):
+            known = found[key].decided or (found[key].sure and key in before)
+            if known or worth.get(key, math.inf) < least or _hopeless(found[key], patience):
+                del open_[key]
+        if not open_:
             return found
-        # One more choice would cost as much time as to make sure of a nearly sure one, and be as noisy.
-        spent = max(calls / MOST_CALLS, (time.monotonic() - started) / PATIENCE_S)
-        if spent >= 1 and spent * max(found[key].factor_to_sure, 1.0) > LONGER:
-            return found
+
+
+def _hopeless(found: Evidence, patience: float) -> bool:
+    """Whether more of the measuring, `patience` of what is usual having been spent, will not settle it.
+
+    One more choice would cost as much time as to make sure of a nearly sure one, and be as noisy.
+    """
+    return patience >= 1 and patience * max(found.factor_to_sure, 1.0) > LONGER
 
 
 def _weighed(job: Job, budget: Budget) -> dict[Key, Evidence]:
@@ -167,15 +211,16 @@ def _weighed(job: Job, budget: Budget) -> dict[Key, Evidence]:
     return found
 
 
-def _keep(job: Job, trial: Trial, known: Mapping[Key, Evidence]) -> None:
-    """Keep one more trial; what was measured with it says something of the others as well."""
+def _keep(job: Job, trial: Trial, known: Mapping[Key, Evidence], number: int) -> None:
+    """Keep one more trial, of a round; what was measured with it says something of the others as well."""
     found = trial.evidence
-    job.trials[widths_of(job)] = trial
+    job.trials[known_by(trial.selection)] = trial
     job.trials = {widths: replace(t, evidence=known[t.key]) for widths, t in job.trials.items()}
     own = [call.models[trial.key] for call in job.calls if trial.key in call.models]
     job.timings = pooled([call.baseline for call in job.calls]), pooled(own)
-    job.rounds.append({"predicted_ms": trial.predicted * found.limit_ms, **found.as_json()})
+    predicted_ms = trial.predicted * found.limit_ms
+    job.rounds.append({"round": number, "predicted_ms": predicted_ms, **found.as_json()})
     log.info(
         "measurement %d: predicted %s, measured %s of %s, noise %.2f %%", len(job.rounds),
-        *map(spell_ms, (trial.predicted * found.limit_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
+        *map(spell_ms, (predicted_ms, found.measured_ms, found.limit_ms)), 100 * found.noise,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from profilers import trt_engine, trt_layers, trt_time
 from profilers.cuda import Cuda, open_cuda, probe
 
 Job = dict[str, Any]
-KEPT = 4  # engines that stay loaded between comparisons: the baseline's, and those of the last few choices
+KEPT = 6  # engines that stay loaded between comparisons: the baseline's, and those of the last few choices
 
 
 class Worker:

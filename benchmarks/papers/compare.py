@@ -215,7 +215,7 @@ def described(job: Job, seconds: float) -> Row:
         "importance": job.selection.value / whole,
         "gap": job.selection.gap if np.isfinite(job.selection.gap) else None,
         "macs": job.costs["macs"].at(job.selection.widths) / job.costs["macs"].at({}),
-        "rounds": len(job.rounds) - 1,
+        "rounds": max(r["round"] for r in job.rounds),
         "seconds": seconds,
         "error": verify(job.model, job.coupling, job.plan, job.slim).max_relative_error,
         "widths": {name: [job.selection.widths[name], group.size] for name, group in job.coupling.free().items()},

@@ -106,7 +106,8 @@ class Report:
         recovery: what recovery did, or None.
         groups: every free group.
         pinned: group name → why it stays whole.
-        rounds: predicted and measured latency of every round of the closed loop.
+        rounds: predicted and measured latency of every choice of the closed loop, with the number of its round; 0 is
+            what is written, measured again.
         stage_seconds: wall time per stage.
         profiler: backend and regime, and samples measured against reused.
         device: what was measured on, or what the table was from which latency was predicted.
