@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from halpc.errors import CalibrationError, ModelError, UsageError
 from passes.cast import PRECISIONS, cast, cast_for_timing, precision_of
@@ -155,6 +156,13 @@ def test_an_fp8_weight_is_rounded_from_the_original_and_its_largest_entry_is_448
     scale = after["w2_scale"].reshape(-1, 1, 1, 1)
     error = np.abs(after["w2_quantized"].astype(np.float32) * scale - before["w2"])
     assert (error <= np.maximum(np.abs(before["w2"]) * 2.0**-4, scale * 2.0**-9) * 1.001).all()  # half of a step
+
+
+def test_fp8_computes_nearly_the_same_by_onnx_own_interpreter() -> None:
+    model, inputs = network(), feeds()
+    exact = run(model, inputs[0])
+    found = ReferenceEvaluator(cast(model, "fp8", inputs=inputs)).run(None, inputs[0])[0]
+    assert 0 < np.abs(found - exact).max() <= 0.1 * np.abs(exact).max()
 
 
 def test_a_matrix_whose_columns_are_its_outputs_has_a_scale_per_column() -> None:
