@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary, trials
-from halpc.casting import NATIVE, backend_of, deployed, runs_here, say_what_came, say_what_runs
+from halpc.casting import NATIVE, backend_of, deployed, runs_here, say_what_came, say_what_moved, say_what_runs
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, UsageError
 from halpc.idle import idle_device
@@ -300,6 +300,7 @@ def _cast(job: Job) -> None:
     if job.deployed is not job.final:
         real = [] if job.calibration is None else list(islice(job.calibration.batches(CONVERT_BATCH), 1))
         job.conversion = conversion_error(job.final, job.deployed, job.model.shapes, real)
+        say_what_moved(job)
 
 
 def _evaluate_before(job: Job) -> None:

@@ -6,7 +6,8 @@ property of the model that is handed to them:
     fp32, tf32   the graph as it is; TF32 is the runtime's choice within float32
     fp16         `onnxruntime.transformers.float16`
     bf16         the same conversion, its float16 retyped as bfloat16 from the original weights; opset 22
-    int8, fp8    `onnxruntime.quantization`: static Q/DQ, weights symmetric per channel, ranges from inputs
+    int8         `onnxruntime.quantization`: static Q/DQ, weights symmetric per channel, ranges from inputs
+    fp8          the same conversion, its int8 retyped as float8 (E4M3) from the original weights: scale = amax / 448
 
 Where activations are quantised is a matter of who runs them. TensorRT wants symmetric int8 before what consumes it.
 Processors' kernels multiply uint8 by int8, and fuse only what is quantised on all sides: every operator that can be,
@@ -44,6 +45,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from halpc.errors import CalibrationError, ModelError, UsageError
+from passes.casting.float8 import as_float8, has_float8
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,6 @@ _QUANTISERS = (
     "MatMulInteger",
 )
 _LEVELS, _FEW = 256, 2
-_FLOAT8 = (TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2)
 _OPSET = {
     "bf16": 22,
     "int8": 13,
@@ -104,7 +105,7 @@ def cast(
         return _to_fp16(model, keep_io_types)
     if precision == "bf16":
         return _to_bf16(model, keep_io_types)
-    return _quantised(model, precision, inputs, processor)
+    return _to_fp8(model, inputs) if precision == "fp8" else _to_int8(model, inputs, processor)
 
 
 def cast_for_timing(
@@ -134,7 +135,7 @@ def precision_of(model: onnx.ModelProto) -> str:
     types = [tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) > 1]
     types += [a.t.data_type for node in model.graph.node for a in node.attribute if a.HasField("t") and a.t.dims]
     if quantised:
-        return "fp8" if any(kind in _FLOAT8 for kind in types) else "int8"
+        return "fp8" if has_float8(model) else "int8"
     counts = {"bf16": types.count(TensorProto.BFLOAT16), "fp16": types.count(TensorProto.FLOAT16)}
     counts["fp32"] = types.count(TensorProto.FLOAT)
     most = max(counts, key=lambda name: counts[name])
@@ -245,18 +246,25 @@ class _Reader(CalibrationDataReader):
         self._next = iter(self._inputs)
 
 
-def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs, processor: bool) -> onnx.ModelProto:
-    """Static Q/DQ, at weighted layers and residual adds or, for processors, wherever onnxruntime can."""
-    _check_inputs(model, precision, inputs)
-    source = _at_opset(model, precision)
+def _to_int8(model: onnx.ModelProto, inputs: Inputs, processor: bool) -> onnx.ModelProto:
+    _check_inputs(model, "int8", inputs)
+    return _quantised(_at_opset(model, "int8"), "int8", inputs, everywhere=processor)
+
+
+def _to_fp8(model: onnx.ModelProto, inputs: Inputs) -> onnx.ModelProto:
+    """The int8 conversion retyped: onnxruntime's own float8 takes its scales from standard deviations, and clips."""
+    _check_inputs(model, "fp8", inputs)
+    source = _at_opset(model, "fp8")
+    return as_float8(_quantised(source, "fp8", inputs, everywhere=False), source)
+
+
+def _quantised(source: onnx.ModelProto, precision: str, inputs: Inputs, everywhere: bool) -> onnx.ModelProto:
+    """Static Q/DQ in int8 for `precision`, at weighted layers and residual adds, or wherever onnxruntime can."""
     nodes = _nodes_to_quantise(source)
     if not nodes:
         raise ModelError(
             f"nothing in the model can be made {precision}: it has no {', '.join(_WEIGHTED)} with weights."
         )
-    everywhere = processor and precision == "int8"
-    kind = QuantType.QInt8 if precision == "int8" else QuantType.QFLOAT8E4M3FN
-    method = CalibrationMethod.MinMax if precision == "int8" else CalibrationMethod.Distribution
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "float.onnx"), Path(folder, "quantised.onnx")
         onnx.save(source, before)
@@ -267,9 +275,9 @@ def _quantised(model: onnx.ModelProto, precision: str, inputs: Inputs, processor
                 _Reader(inputs),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8 if everywhere else kind,
-                weight_type=kind,
-                calibrate_method=method,
+                activation_type=QuantType.QUInt8 if everywhere else QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
                 nodes_to_quantize=None if everywhere else nodes,
                 op_types_to_quantize=None if everywhere else [*_WEIGHTED, "Add"],
                 extra_options={"WeightSymmetric": True} if everywhere else _options(),

@@ -8,8 +8,18 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
+from passes.casting.float8 import has_float8
 from passes.loading.widen import has_bfloat16, widened
 from passes.proto import fits, save_apart
+
+
+def level_of(model: onnx.ModelProto, *, optimise: bool = True) -> ort.GraphOptimizationLevel:
+    """All of onnxruntime's optimisations, or none: where nobody wants them, and where anything is float8.
+
+    onnxruntime 1.32 drops a Relu before QuantizeLinear whose zero point is 0, as it may for uint8; float8 has a sign.
+    """
+    level = ort.GraphOptimizationLevel
+    return level.ORT_ENABLE_ALL if optimise and not has_float8(model) else level.ORT_DISABLE_ALL
 
 
 def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:
@@ -17,8 +27,7 @@ def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    options.graph_optimization_level = level_of(model, optimise=optimise)
     if has_bfloat16(model):
         model = widened(model)
     if fits(model):

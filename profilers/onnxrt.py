@@ -64,7 +64,7 @@ class OnnxRuntimeProfiler:
             optimisation: `all`, `extended`, `basic` or `disable`; what will be deployed.
 
         Raises:
-            BackendError: onnxruntime or the provider is missing.
+            BackendError: onnxruntime or the provider is missing, or computes something else at the precision.
             UsageError: no such optimisation level.
         """
         if provider == "cpu" and precision == "tf32":
@@ -80,6 +80,8 @@ class OnnxRuntimeProfiler:
         self._level = getattr(self._ort.GraphOptimizationLevel, LEVELS[optimisation])
         self._device = ort_device.describe(self._ort, provider, self._threads, precision, optimisation)
         self._told: bool | None = None
+        if precision == "fp8":
+            self._refuse_wrong_float8()
 
     @property
     def device(self) -> Device:
@@ -129,6 +131,33 @@ class OnnxRuntimeProfiler:
             runner = _Runner(self, model, profile_in=Path(folder) / "whole")
             runner.run()
             return read_precisions(Path(runner.session.end_profiling()))
+
+    def check(self, model: onnx.ModelProto, precision: str) -> None:
+        """That a model which came as fp8 is what will be measured; where fp8 was asked for, that is known already.
+
+        Raises:
+            BackendError: onnxruntime computes something else.
+        """
+        if precision == "fp8" and self._device.precision != "fp8":
+            self._refuse_wrong_float8()
+
+    def _refuse_wrong_float8(self) -> None:
+        """Tries what onnxruntime 1.32 does wrong. Where it has no kernels at all, the model itself is refused later.
+
+        Raises:
+            BackendError: at this optimisation level a Relu before float8 is not computed.
+        """
+        try:
+            runner = _Runner(self, ort_device.relu_before_float8(), feeds={"x": np.full(1, -1, np.float32)})
+            runner.run()
+        except BackendError:
+            return
+        if runner.binding.copy_outputs_to_cpu()[0].item() != 0.0:
+            raise BackendError(
+                f"onnxruntime {self._device.version} does not compute fp8 models as they are: at optimisation"
+                f" '{self._device.details['optimisation']}' it drops a Relu in front of QuantizeLinear, which float8,"
+                " having a sign, needs. Choose another precision: fp8 is for GPUs of compute capability 8.9 and later"
+            )
 
     def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
         """End-to-end latency of each model; `seconds` is the time for all of them, sessions not counted.

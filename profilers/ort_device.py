@@ -156,6 +156,20 @@ def refuse_the_processor(session: Any, provider: str) -> None:
         log.warning("onnxruntime runs %d of %d heavy nodes on the processor: %s", count, len(heavy), ", ".join(astray))
 
 
+def relu_before_float8() -> onnx.ModelProto:
+    """y = Relu(x) rounded to E4M3FN: 0 wherever x is below 0, unless an optimiser takes float8 for unsigned."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["": 19]> relu_before_float8 (float[1] x) => (float[1] y) <float scale = {1.0}> {
+            positive = Relu (x)
+            rounded = QuantizeLinear (positive, scale, zero)
+            y = DequantizeLinear (rounded, scale, zero)
+        }
+    """)
+    zero = onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT8E4M3FN, (), b"\0", raw=True)
+    model.graph.initializer.append(zero)
+    return model
+
+
 def on_device(values: NDArray[np.generic], on_gpu: bool) -> Any:
     """An OrtValue that holds `values` where the session wants them.
 

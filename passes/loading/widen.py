@@ -3,7 +3,7 @@ question about numbers, not about their type."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -14,7 +14,12 @@ TYPES = ("to", "dtype", "output_dtype")  # attributes that name a type
 
 def has_bfloat16(model: onnx.ModelProto) -> bool:
     """Whether any weight, input, output or cast of the model is bfloat16."""
-    return any(_mentions(graph) for graph in _graphs(model.graph))
+    return mentions(model, (TensorProto.BFLOAT16,))
+
+
+def mentions(model: onnx.ModelProto, kinds: Collection[int]) -> bool:
+    """Whether any weight, input, output or cast of the model has one of these element types."""
+    return any(not set(kinds).isdisjoint(_types(graph)) for graph in _graphs(model.graph))
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -34,11 +39,10 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
     return wide
 
 
-def _mentions(graph: onnx.GraphProto) -> bool:
-    types = [tensor.data_type for tensor in _tensors(graph)]
-    types += [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)]
-    types += [attribute.i for attribute in _attributes(graph) if attribute.name in TYPES]
-    return TensorProto.BFLOAT16 in types
+def _types(graph: onnx.GraphProto) -> Iterable[int]:
+    yield from (tensor.data_type for tensor in _tensors(graph))
+    yield from (value.type.tensor_type.elem_type for value in (*graph.input, *graph.output))
+    yield from (attribute.i for attribute in _attributes(graph) if attribute.name in TYPES)
 
 
 def _attributes(graph: onnx.GraphProto) -> Iterable[onnx.AttributeProto]:

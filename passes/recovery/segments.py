@@ -21,12 +21,13 @@ from onnx import helper
 
 from halpc.errors import BackendError
 from passes.inputs import Arrays
+from passes.runtime import level_of
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 
 def open_session(model: onnx.ModelProto, threads: int = 0) -> ort.InferenceSession:
-    """An onnxruntime session on the CPU.
+    """An onnxruntime session on the CPU, which computes what the model says (`level_of`).
 
     Args:
         threads: intra-op threads, 0 for onnxruntime's default.
@@ -36,6 +37,7 @@ def open_session(model: onnx.ModelProto, threads: int = 0) -> ort.InferenceSessi
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.graph_optimization_level = level_of(model)
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = False  # an arena would keep the largest piece's memory through all others
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnxruntime.quantization import QuantFormat
 
@@ -15,6 +16,7 @@ from halpc import casting
 from halpc.cli import main
 from halpc.ir.latency import Timing
 from passes.cast import cast, precision_of
+from profilers import ort_device
 from profilers.onnxrt import OnnxRuntimeProfiler
 from tests.halpc.quantised import quantised
 from tests.passes.patterns import model_of
@@ -45,6 +47,18 @@ def data(network: Path) -> list[str]:
     return ["--calibration", str(network.parent / "calibration.npz"), "--evaluate", str(network.parent / "test.npz")]
 
 
+def top1_of(path: Path, precision: str, labelled: Path) -> float | None:
+    """By a session of onnxruntime's own, without its optimisations at fp8; None where it has no kernels."""
+    arrays, options, levels = np.load(labelled), ort.SessionOptions(), ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if precision == "fp8" else levels.ORT_ENABLE_ALL
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        scores = session.run(None, {"x": arrays["x"]})[0]
+    except Exception:
+        return None
+    return float((scores.argmax(1) == arrays["labels"]).mean())
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
 def test_the_deployed_model_has_the_precision_and_top1_is_its_own(network: Path, precision: str) -> None:
     code, out = compiled(network, precision, "--macs", "60%", *data(network))
@@ -54,7 +68,10 @@ def test_the_deployed_model_has_the_precision_and_top1_is_its_own(network: Path,
     assert precision_of(onnx.load(out / f"pruned.{precision}.onnx")) == precision
     assert 0 <= report["result"]["accuracy"] <= 1
     cannot_run = any("cannot run here" in note for note in report["notes"])
-    assert cannot_run == (precision in ("bf16", "fp8"))
+    labelled = network.parent / "test.npz"
+    own, exact = (top1_of(out / name, precision, labelled) for name in (f"pruned.{precision}.onnx", "pruned.onnx"))
+    assert cannot_run == (own is None)
+    assert report["result"]["accuracy"] == (exact if own is None else own)
 
 
 def test_int8_without_inputs_for_its_ranges_is_refused_before_anything_is_measured(
@@ -74,6 +91,54 @@ def test_a_precision_that_the_runtime_lacks_is_refused_before_anything_is_profil
     assert code == 6
     assert "at --precision bf16: onnxruntime cannot load the model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def came_as_fp8(network: Path) -> Path:
+    source = network.parent / "came.onnx"
+    images = np.load(network.parent / "calibration.npz")["x"]
+    onnx.save(cast(onnx.load(network), "fp8", inputs=[{"x": images[:1]}]), source)
+    return source
+
+
+@pytest.fixture
+def _wrong_at_float8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An onnxruntime that drops the Relu before float8, whatever the one that is installed does."""
+    dropped = '<ir_version: 9, opset_import: ["": 19]> g (float[1] x) => (float[1] y) { y = Identity (x) }'
+    monkeypatch.setattr(ort_device, "relu_before_float8", lambda: onnx.parser.parse_model(dropped))
+
+
+@pytest.mark.usefixtures("_wrong_at_float8")
+def test_fp8_that_the_runtime_computes_wrongly_is_refused_before_anything_is_profiled(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = compiled(network, "fp8", "--latency", "60%", *data(network))
+    assert code == 6
+    assert "does not compute fp8 models as they are" in capsys.readouterr().err
+    assert not out.exists()
+    assert not (network.parent / "cache").exists()
+
+
+@pytest.mark.usefixtures("_wrong_at_float8", "_quiet")
+def test_a_model_that_came_as_fp8_is_not_measured_where_it_is_computed_wrongly(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = came_as_fp8(network)
+    code, out = compiled(source, "fp32", "--latency", "60%")
+    assert code == 6
+    assert f"{source}: onnxruntime {ort.__version__} does not compute fp8" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_model_that_came_as_fp8_is_evaluated_as_it_is(network: Path) -> None:
+    source, labelled = came_as_fp8(network), network.parent / "test.npz"
+    code, out = compiled(source, "fp8", "--macs", "70%", *data(network))
+    if top1_of(source, "fp8", labelled) is None:  # onnxruntime before 1.32
+        assert code == 6
+        return
+    assert code == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["baseline"]["accuracy"] == top1_of(source, "fp8", labelled)
+    assert report["result"]["accuracy"] == top1_of(out / "pruned.onnx", "fp8", labelled)
 
 
 @pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
@@ -128,6 +193,40 @@ def test_int8_on_a_processor_runs_in_int8_kernels(network: Path) -> None:
     assert report["profiler"]["kernels"] == {"int8": 4}
     assert 0 < report["verification"]["conversion_error"] < 0.2
     assert not any("run in int8 kernels" in note for note in report["notes"])
+
+
+def moved(out: Path) -> list[str]:
+    return [note for note in json.loads((out / "report.json").read_text())["notes"] if "moves the outputs" in note]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_a_conversion_that_moves_the_outputs_by_more_than_a_quarter_is_noted(
+    network: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halpc.compile.conversion_error", lambda *_: 0.26)
+    code, out = compiled(network, precision, "--macs", "60%", *data(network))
+    assert code == 0
+    (note,) = moved(out)
+    assert f"--precision {precision} moves the outputs by up to 26% of the largest on calibration inputs" in note
+    assert ("or --calibration inputs that are like those to come" in note) == (precision in ("int8", "fp8"))
+
+
+@pytest.mark.parametrize("error", [None, 0.0, 0.25])
+def test_a_conversion_that_moves_little_or_cannot_run_here_needs_no_note(
+    network: Path, error: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("halpc.compile.conversion_error", lambda *_: error)
+    code, out = compiled(network, "fp16", "--macs", "60%")
+    assert (code, moved(out)) == (0, [])
+
+
+def test_ranges_of_one_calibration_input_that_is_unlike_the_others_are_noted(network: Path) -> None:
+    images = np.load(network.parent / "calibration.npz")["x"]
+    images[7] *= 1e4  # int8 then rounds all others to 0
+    np.savez(network.parent / "calibration.npz", x=images)
+    code, out = compiled(network, "int8", "--macs", "60%", "--no-recover", *data(network))
+    assert code == 0
+    assert len(moved(out)) == 1
 
 
 def test_int8_for_tensorrt_is_symmetric_and_for_processors_it_is_uint8(network: Path) -> None:

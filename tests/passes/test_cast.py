@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from halpc.errors import CalibrationError, ModelError, UsageError
 from passes.cast import PRECISIONS, cast, cast_for_timing, precision_of
@@ -131,6 +132,81 @@ def test_weights_are_quantised_per_channel() -> None:
     found = cast(network(), "int8", inputs=feeds())
     scale = next(tensor for tensor in found.graph.initializer if tensor.name == "w1_scale")
     assert list(scale.dims) == [16]
+
+
+def values_of(model: onnx.ModelProto) -> dict[str, Array]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_an_fp8_scale_is_the_largest_magnitude_over_448_per_channel_and_per_activation() -> None:
+    model, inputs = network(), feeds()
+    before, after = values_of(model), values_of(cast(model, "fp8", inputs=inputs))
+    largest = max(np.abs(feed["x"]).max() for feed in inputs)
+    assert after["x_scale"] == pytest.approx(largest / 448, rel=1e-6)
+    for name in ("w1", "w2", "wf"):
+        rows = np.abs(before[name]).reshape(len(before[name]), -1).max(axis=1)
+        assert after[f"{name}_scale"] == pytest.approx(rows / 448, rel=1e-6)
+
+
+def test_an_fp8_weight_is_rounded_from_the_original_and_its_largest_entry_is_448() -> None:
+    model = network()
+    before, after = values_of(model), values_of(cast(model, "fp8", inputs=feeds()))
+    rows = after["w2_quantized"].astype(np.float32).reshape(16, -1)
+    assert (np.abs(rows).max(axis=1) == 448).all()
+    scale = after["w2_scale"].reshape(-1, 1, 1, 1)
+    error = np.abs(after["w2_quantized"].astype(np.float32) * scale - before["w2"])
+    assert (error <= np.maximum(np.abs(before["w2"]) * 2.0**-4, scale * 2.0**-9) * 1.001).all()  # half of a step
+
+
+def test_fp8_computes_nearly_the_same_by_onnx_own_interpreter() -> None:
+    model, inputs = network(), feeds()
+    exact = run(model, inputs[0])
+    found = ReferenceEvaluator(cast(model, "fp8", inputs=inputs)).run(None, inputs[0])[0]
+    assert 0 < np.abs(found - exact).max() <= 0.1 * np.abs(exact).max()
+
+
+def test_a_matrix_whose_columns_are_its_outputs_has_a_scale_per_column() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 17]> g (float[2,6] x) => (float[2,3] y) { y = MatMul (x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    found = values_of(cast(model, "fp8", inputs=[{"x": np.ones((2, 6), np.float32)}]))
+    assert found["w_scale"] == pytest.approx(np.abs(weight).max(axis=0) / 448, rel=1e-6)
+
+
+def test_what_is_all_zero_has_an_fp8_scale_above_zero() -> None:
+    model = network()
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            whole = numpy_helper.to_array(tensor).copy()
+            whole[3] = 0.0
+            tensor.CopyFrom(numpy_helper.from_array(whole, "w2"))
+    found = cast(model, "fp8", inputs=[{"x": np.zeros((1, 8, 12, 12), np.float32)}])
+    values = values_of(found)
+    assert all((values[name] > 0).all() for name in values if name.endswith("_scale"))
+    assert not values["w2_quantized"][3].astype(np.float32).any()
+
+
+def test_int8_and_fp8_quantise_at_the_same_places_under_the_same_names() -> None:
+    int8, fp8 = (cast(network(19), precision, inputs=feeds()) for precision in ("int8", "fp8"))
+    assert list(int8.graph.node) == list(fp8.graph.node)
+    shapes = [{t.name: tuple(t.dims) for t in model.graph.initializer} for model in (int8, fp8)]
+    assert shapes[0] == shapes[1]
+    assert {"w1_quantized", "w1_scale", "w1_zero_point", "x_scale"} <= set(shapes[1])
+
+
+def test_a_model_whose_weights_are_rounded_to_float8_as_it_runs_is_fp8() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 19]> g (float[2,6] x) => (float[2,3] y) <float scale = {0.1}> {
+            q = QuantizeLinear (x, scale, zero)
+            d = DequantizeLinear (q, scale, zero)
+            y = MatMul (d, w)
+        }
+    """)
+    zero = onnx.helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, (), b"\0", raw=True)
+    model.graph.initializer.extend([zero, numpy_helper.from_array(np.ones((6, 3), np.float32), "w")])
+    assert precision_of(model) == "fp8"
 
 
 def test_the_residual_add_and_the_classifier_take_quantised_inputs() -> None:

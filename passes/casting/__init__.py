@@ -1,0 +1,1 @@
+"""What cast needs beside it."""
