@@ -367,7 +367,7 @@ LEARN: Stages = (
 )
 PREPARE: Stages = (*INPUTS, *LEARN)
 # What a budget costs in accuracy, by a choice that nothing was measured for.
-TRY: Stages = (("select", closed_loop.choose), ("recover", _recover), ("cast", _cast), ("evaluate", _evaluate))
+TRY: Stages = (("select", closed_loop.choose_once), ("recover", _recover), ("cast", _cast), ("evaluate", _evaluate))
 # What depends on the budget.
 FINISH: Stages = (
     ("select", closed_loop.select_and_measure),  # select, slim and measure, in rounds

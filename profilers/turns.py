@@ -28,7 +28,7 @@ def take_turns(models: Sequence[Timed], seconds: float) -> tuple[list[list[tuple
         models: run once each before, so that nothing is set up any more.
         seconds: for all of them together.
     """
-    bursts = [burst(min(model()[0] for _ in range(3))) for model in models]
+    bursts = [burst(_estimate(model)) for model in models]
     samples: list[list[tuple[float, float]]] = [[] for _ in models]
     deadline = time.perf_counter() + seconds
     rounds = 0
@@ -38,6 +38,12 @@ def take_turns(models: Sequence[Timed], seconds: float) -> tuple[list[list[tuple
             samples[i] += [models[i]() for _ in range(runs)][dropped:]
         rounds += 1
     return samples, rounds
+
+
+def _estimate(model: Timed) -> float:
+    """About how long a run takes, in seconds: the shorter of two, or of three where those are short."""
+    twice = min(model()[0], model()[0])
+    return twice if twice > _BURST_S else min(twice, model()[0])
 
 
 def burst(estimate_s: float) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from benchmarks.gpu_models import resnet50
 from benchmarks.papers import peer
 from benchmarks.papers.points import LATENCY, MODELS, NETWORKS, RESULTS, Row, Store, name_of
 from benchmarks.papers.rules import RULES, Rule
-from halpc import closed_loop, trials
+from halpc import choosing, closed_loop, trials
 from halpc.compile import PREPARE, run
 from halpc.errors import HalpcError, InfeasibleError
 from halpc.job import Job
@@ -230,13 +230,13 @@ class using:  # noqa: N801  (a context manager, read as a word)
         self.rule = rule
 
     def __enter__(self) -> None:
-        self.kept = closed_loop.select
+        self.kept = choosing.select
         if self.rule is not None:
             rule = self.rule
-            closed_loop.select = lambda problem, **_: rule(problem)
+            choosing.select = lambda problem, **_: rule(problem)
 
     def __exit__(self, *_: Any) -> None:
-        closed_loop.select = self.kept
+        choosing.select = self.kept
 
 
 if __name__ == "__main__":

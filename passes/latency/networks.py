@@ -23,7 +23,7 @@ from passes.slim import plan_for, slim
 log = logging.getLogger(__name__)
 
 LAYER_RUNS: Final = 12
-_LEAST_SECONDS: Final = 0.2  # of measuring a network end to end
+_LEAST_SECONDS: Final = 0.15  # of measuring a network end to end
 _RUNS: Final = 15
 _TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
 _ARRAYS_BYTES: Final = 4 << 30  # of their activations, each network's at its widest node

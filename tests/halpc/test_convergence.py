@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from halpc import closed_loop, trials
+from halpc import choosing, closed_loop, proposals, trials
 from halpc.compile import PREPARE, run
 from halpc.errors import InfeasibleError
 from halpc.evidence import Call, Evidence, weigh
@@ -142,7 +142,7 @@ def test_on_a_noisy_machine_no_met_is_silently_false(prepared: Job) -> None:
 def test_noise_beyond_what_measuring_longer_mends_is_said(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "LEAST_CALLS", 2)  # an interval from two calls is wide
     monkeypatch.setattr(trials, "MOST_CALLS", 2)
-    monkeypatch.setattr(closed_loop, "best_aims", lambda *_: [0.98])
+    monkeypatch.setattr(proposals, "best_aims", lambda *_: [0.98])
     once = prepared.at(replace(prepared.options, rounds=2))
     runs = [outcome(once, NoisyDevice(0.1, seed=seed)) for seed in range(6)]
     said = [noted(job) for job, _ in runs if trials.status(job) == "met"]
@@ -167,7 +167,7 @@ def test_a_correction_that_leaves_nothing_feasible_keeps_what_met_the_budget(
     prepared: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(closed_loop, "CLOSE", 1.0)
-    select, calls = closed_loop.select, []
+    select, calls = choosing.select, []
 
     def failing(*args: object, **options: object) -> object:
         calls.append(args)
@@ -175,9 +175,26 @@ def test_a_correction_that_leaves_nothing_feasible_keeps_what_met_the_budget(
             raise InfeasibleError("nothing fits", budget=1.0, floor=2.0)
         return select(*args, **options)
 
-    monkeypatch.setattr(closed_loop, "select", failing)
+    monkeypatch.setattr(choosing, "select", failing)
     job = outcome(prepared, NoisyDevice(0.0))[0]
     assert trials.status(job) == "met"
+
+
+def test_what_the_best_choice_leaves_is_tried_in_single_groups(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where local moves propose nothing: choices wider in one group, all worth more, none measured before."""
+    job = prepared.at(replace(prepared.options, budgets=(parse_budget("latency", "60%"),)))
+    job.profiler = NoisyDevice(0.0)
+    monkeypatch.setattr(closed_loop, "CLOSE", 0.0)  # content with the first round
+    closed_loop.select_and_measure(job)
+    kept, known = trials.best(job), set(job.trials)
+    assert kept.evidence.share < 0.975
+    monkeypatch.setattr(proposals, "_candidates", lambda *_: iter(()))
+    found = proposals.later(job)
+    assert len(found) == len(proposals.AIMS)
+    assert len({trials.known_by(guess.selection) for guess in found} - known) == len(found)
+    for guess in found:
+        assert guess.selection.value > kept.selection.value
+        assert kept.evidence.share < guess.share <= 1
 
 
 def told(pairs: Sequence[tuple[Timing, Timing]], budget: Budget) -> Evidence:

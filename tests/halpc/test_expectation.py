@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from halpc.evidence import Evidence, Trial
-from halpc.expectation import best_aims, expected
+from halpc.expectation import ALIKE, Expectation, best_aims
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Leaf
 from halpc.ir.problem import Charge, Selection
@@ -34,6 +34,10 @@ def trial(widths: Mapping[str, int], share: float, noise: float = 0.001, predict
     chosen = Selection(widths, share, {}, math.inf, {}, "", (), "joint", 0.0)
     low, high = share * math.exp(-noise), share * math.exp(noise)
     return Trial(chosen, (), Evidence(2.0, share, 1.0, share, low, high, 0), predicted)
+
+
+def expected(cost: CostModel, trials: Sequence[Trial], widths: Mapping[str, int]) -> float:
+    return Expectation(cost, trials).at(widths)
 
 
 def narrowed(**widths: int) -> dict[str, int]:
@@ -129,6 +133,13 @@ def test_the_aim_is_above_what_surely_met_the_limit_and_lower_the_less_is_known(
         assert best_aim([missed, later(share, share)]) > share
 
 
+def test_aims_of_one_round_lie_apart() -> None:
+    """What would be off together would all miss, or leave as much unused."""
+    aims = best_aims([trial(FULL, 1.05), later(1.03, 0.98)], 0.99, CALLS, 3)
+    assert np.ptp(aims) > 0.02
+    assert all(abs(a - b) > 0.005 for a, b in itertools.combinations(aims, 2))
+
+
 def test_how_far_off_the_latency_model_was_says_nothing_of_expectations() -> None:
     assert best_aim([trial(FULL, 1.05), trial(FULL, 1.02, predicted=0.8)]) == best_aim([trial(FULL, 1.05)])
 
@@ -144,7 +155,8 @@ def test_no_other_aims_gain_more_on_average(best: float | None, count: int) -> N
     off = math.sqrt((2 * 0.015**2 + sum(m * m for m in misses)) / (2 + len(misses)))
     held = max((t.evidence.share for t in tried if t.evidence.sure), default=0.8)
     rng = np.random.default_rng(0)
-    miss = rng.normal(0, off, (count, 100_000)) + rng.normal(0, noise / 1.96, (count, 100_000))
+    together, alone = rng.normal(0, off * math.sqrt(ALIKE), 100_000), off * math.sqrt(1 - ALIKE)
+    miss = together + rng.normal(0, alone, (count, 100_000)) + rng.normal(0, noise / 1.96, (count, 100_000))
 
     def gain(aims: Sequence[float]) -> float:
         each = np.array(aims)[:, None]
@@ -155,4 +167,5 @@ def test_no_other_aims_gain_more_on_average(best: float | None, count: int) -> N
     found = best_aims(full, 0.99, CALLS, count)
     grid = np.linspace(max(held, 0.8), 0.99, 48 if count == 1 else 16 if count == 2 else 10)
     assert len(found) == count
-    assert gain(found) >= 0.97 * max(gain(aims) for aims in itertools.combinations_with_replacement(grid, count))
+    least = 0.97 if count == 1 else 0.95  # one aim after the other is not quite the best of all
+    assert gain(found) >= least * max(gain(aims) for aims in itertools.combinations_with_replacement(grid, count))

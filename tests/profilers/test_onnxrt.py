@@ -21,6 +21,7 @@ from profilers.feeds import random_array
 from profilers.onnxrt import OnnxRuntimeProfiler
 from profilers.ort_events import NodeTimes, Profile
 from profilers.ort_layers import map_layers, plain_name
+from tests.small import model, weights
 
 RESIDUAL = """
 <ir_version: 9, opset_import: ["": 17]>
@@ -446,3 +447,25 @@ def test_a_model_that_came_as_fp8_is_refused_where_fp8_is_computed_wrongly(probe
     probe(IDENTITY)
     with pytest.raises(BackendError, match="does not compute fp8 models as they are"):
         OnnxRuntimeProfiler().check(with_weights(RESIDUAL), "fp8")
+
+
+@pytest.mark.parametrize("size, sessions", [(4, 4), (160, 2)])
+def test_layers_that_take_long_need_no_unprofiled_run_beside(
+    monkeypatch: pytest.MonkeyPatch, size: int, sessions: int
+) -> None:
+    """What the profiler adds to each node is then next to nothing, whatever it is."""
+    shape = f"float[1, 16, {size}, {size}]"
+    text = f"""<ir_version: 9, opset_import: ["": 17]> n ({shape} x) => ({shape} y) {{
+        y = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, w)
+    }}"""
+    opened = []
+    own = OnnxRuntimeProfiler.session
+
+    def session(self: OnnxRuntimeProfiler, *args: object, **options: object) -> object:
+        opened.append(args)
+        return own(self, *args, **options)
+
+    monkeypatch.setattr(OnnxRuntimeProfiler, "session", session)
+    layers = OnnxRuntimeProfiler().layers(model(text, weights({"w": (16, 16, 3, 3)})), repetitions=4)
+    assert sum(layer.time_ms for layer in layers) > 0
+    assert len(opened) == sessions
