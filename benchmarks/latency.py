@@ -40,7 +40,7 @@ NETWORKS = {
 RANDOM = {"mobilenetv2-224": mobilenetv2, "resnet50-224": resnet50}
 HEAD = (
     "| network | baseline | samples | profiling | repeated measurement differs by: median, nine in ten "
-    "| predicted: median, nine in ten, R² | at the machine's speed of the moment: median, nine in ten, R² |\n"
+    "| predicted: median, nine in ten, R² | at the machine's state of the moment: median, nine in ten, R² |\n"
     "|---|---|---|---|---|---|---|"
 )
 BEGIN, END = "<!-- written by benchmarks/latency.py -->", "<!-- end -->"
@@ -88,8 +88,8 @@ def measured(name: str, out: Path, plans: int) -> Facts:
     table.unlink(missing_ok=True)
     found = profile(model, coupling, LatencyTable.open(table, profiler.device), profiler)
     first, again = (held_back(model, coupling, found, profiler, plans=plans) for _ in range(2))
-    drift = again.speed / first.speed  # of the machine, which the predictions at its speed are spared as well
-    repeated = np.abs(np.array(again.measured_ms) / np.array(first.measured_ms) / drift - 1)
+    ratios = [np.divide(found.measured_ms, found.now_ms) for found in (first, again)]  # spared what changed between
+    repeated = np.abs(ratios[1] / ratios[0] - 1)
     return {
         "date": datetime.date.today().isoformat(),
         "device": profiler.device.as_json(),
@@ -98,7 +98,7 @@ def measured(name: str, out: Path, plans: int) -> Facts:
         "networks": len(found.context),
         "seconds": found.seconds,
         "held_back": asdict(first),
-        "drift": drift,
+        "drift": again.speed / first.speed,
         "repeated": [float(np.median(repeated)), float(np.percentile(repeated, 90))],
     }
 
@@ -107,7 +107,7 @@ def row(title: str, facts: Facts) -> str:
     """One line of the table."""
     before, repeated = Prediction(**facts["held_back"]), "{:.1%}, {:.1%}".format(*facts["repeated"])
     cells = [title, f"{facts['baseline_ms']:.2f} ms", f"{facts['samples']} + {facts['networks']} networks",
-             f"{facts['seconds']:.0f} s", repeated, spelt(before), spelt(before.at_speed)]  # fmt: skip
+             f"{facts['seconds']:.0f} s", repeated, spelt(before), spelt(before.now)]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
@@ -123,7 +123,7 @@ def draw(results: Facts, path: Path) -> None:
     figure = Figure(figsize=(3.1 * len(results), 3.2), layout="constrained")
     panels = figure.subplots(1, len(results), squeeze=False)[0]
     for axes, (title, facts) in zip(panels, results.items(), strict=True):
-        held = Prediction(**facts["held_back"]).at_speed
+        held = Prediction(**facts["held_back"]).now
         most = 1.05 * max(*held.measured_ms, *held.predicted_ms)
         axes.plot([0, most], [0, most], color="0.7", linewidth=0.8)
         axes.plot(held.predicted_ms, held.measured_ms, "o", markersize=3)

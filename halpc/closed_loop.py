@@ -20,8 +20,8 @@ from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job
 from halpc.limits import infeasible
 from halpc.proposals import Guess
-from halpc.trials import SECONDS, Candidate, best, known_by, try_out, whole, widths_of
-from passes.profile import Profiled, profile
+from halpc.trials import Candidate, best, known_by, try_out, whole, widths_of
+from passes.profile import Profiled, for_now, profile
 from profilers import profiler_for
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
@@ -48,8 +48,7 @@ def _learn(job: Job) -> None:
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
     if job.profiler is not None:
-        baseline = job.profiler.compare([job.baseline], seconds=4 * SECONDS)[0]
-        job.costs["latency"] = profiled.cost.corrected({}, baseline.percentile_ms(job.options.percentile))
+        job.costs["latency"] = for_now(job.model, job.coupling, profiled, job.profiler, job.options.percentile)
         return
     if len(profiled.context) > 1:
         job.note(

@@ -205,12 +205,12 @@ def _quality(prediction: Mapping[str, Any]) -> str:
         f"off by {prediction['median_error']:.1%} (median), nine in ten by less than {prediction['p90_error']:.1%},"
         f" R² {prediction['r2']:.4f} ({prediction['plans']} networks)"
     )
-    now = prediction.get("at_speed")
+    now = prediction.get("now")
     if now is None:
         return text
     return (
-        f"{text}; the machine is at {1 / prediction['speed']:.1%} of the speed it was profiled at; with that taken out"
-        f" {now['median_error']:.1%}, {now['p90_error']:.1%}, {now['r2']:.4f}"
+        f"{text}; the machine is at {1 / prediction['speed']:.1%} of the speed it was profiled at; with what changed"
+        f" taken out {now['median_error']:.1%}, {now['p90_error']:.1%}, {now['r2']:.4f}"
     )
 
 

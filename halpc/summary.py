@@ -198,6 +198,7 @@ def table_json(job: Job) -> dict[str, Any]:
                 "scale": c.scale,
                 "knee": c.knee,
                 "more": c.more,
+                "response": c.response.as_json(),
                 "baseline": c.at({}),
                 "steps": dict(c.steps),
             }

@@ -35,6 +35,7 @@ from passes.latency.calibrate import calibrate, mixes, network_key, ramps, witho
 from passes.latency.clusters import Cluster, clusters_by_rule, clusters_of, tells_enough, times_of
 from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
+from passes.latency.moment import at_the_moment, references
 from passes.latency.networks import LAYER_RUNS, Networks, at_once, seconds_for, slimmed
 from passes.latency.sampling import NOISE, Box, box_of, rounds
 from passes.latency.vanishing import with_vanishing
@@ -162,22 +163,42 @@ def held_back(
 ) -> Prediction:
     """Predict random plans that the model has not seen, then measure them end to end, interleaved.
 
-    Some of the networks that the model was fitted to are measured with them: they tell the machine's speed now.
+    Some of the networks that the model was fitted to are measured with them: they tell the machine's state now.
     """
     drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
     together = at_once(model)
-    known = profiled.context[:: max(1, len(profiled.context) // _REFERENCES)][: max(1, together // 2)]
+    known = references(profiled.context, together // 2)
     predicted = [profiled.cost.at(widths) for widths in drawn]
     measured: list[float] = []
-    speeds: list[float] = []
+    now: list[float] = []
     part = max(1, together - len(known))
     for start in range(0, len(drawn), part):
-        protos = [slimmed(model, coupling, w) for w in (*(n.widths for n in known), *drawn[start : start + part])]
+        own = drawn[start : start + part]
+        protos = [slimmed(model, coupling, w) for w in (*(n.widths for n in known), *own)]
         about = (*(n.ms for n in known), *predicted[start : start + part])
         found = [timing.typical_ms for timing in profiler.compare(protos, seconds=4 * sum(map(seconds_for, about)))]
-        speeds += [ms / n.ms for ms, n in zip(found, known, strict=False)]
+        cost = at_the_moment(profiled.cost, known, found[: len(known)])
+        now += [cost.at(widths) for widths in own]
         measured += found[len(known) :]
-    return judge(predicted, measured, float(np.median(speeds)))
+    return judge(predicted, measured, now)
+
+
+def for_now(model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, percentile: float) -> CostModel:
+    """The latency model at the machine's state of the moment, told by the model and some calibration networks.
+
+    Args:
+        percentile: of the runs, that the whole model is predicted at.
+
+    Raises:
+        BackendError: the runtime failed.
+    """
+    known = references(profiled.context, at_once(model) - 1)
+    whole = static_proto(model.graph, model.shapes, model.header)
+    protos = [whole, *(slimmed(model, coupling, network.widths) for network in known)]
+    about = [profiled.cost.at({}), *(network.ms for network in known)]
+    own, *found = profiler.compare(protos, seconds=sum(map(seconds_for, about)))
+    cost = at_the_moment(profiled.cost, known, [timing.typical_ms for timing in found])
+    return cost.corrected({}, own.percentile_ms(percentile))
 
 
 @dataclass(slots=True)

@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from halpc.ir.problem import Charge, CostFunction, Resource, Widths
+from halpc.ir.response import AS_GIVEN, Response
 
 _TINY = 1e-30  # of a sum that is not positive: whatever it is, the cost is above zero
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """One resource as a function of the groups' widths: `scale · (sum + more · max(0, sum - knee))`.
+    """One resource as a function of the groups' widths: `scale · response(sum + more · max(0, sum - knee))`.
 
     The sum is that of fixed part and charges. Beyond the knee kernels hinder each other: the more a network moves, the
-    less of it the caches hold. Being monotone that leaves the constraint a sum, which is all that selection can use.
+    less of it the caches hold. What else is in them changes from minute to minute: that is the response, of the moment.
+    Being monotone all of that leaves the constraint a sum, which is all that selection can use.
 
     Attributes:
         name: `latency`, `macs`, `params`, `peak-memory`.
@@ -30,6 +32,7 @@ class CostModel:
         steps: latency-aware group size per group name, where it was detected.
         scale: factor on everything, from what was measured end to end.
         knee, more: from which sum on every part of it costs how much more; `more` is above -1.
+        response: what the machine makes of it at the moment, without `scale`.
     """
 
     name: str
@@ -40,16 +43,22 @@ class CostModel:
     scale: float = 1.0
     knee: float = 0.0
     more: float = 0.0
+    response: Response = AS_GIVEN
 
     def at(self, widths: Widths) -> float:
         """Predicted cost at `widths`, in the unit."""
+        return self.scale * self.response.at(self.bent(widths))
+
+    def bent(self, widths: Widths) -> float:
+        """What the response is of: the sum, and what is added to it beyond the knee."""
         total = max(self._sum(widths), _TINY)
-        return self.scale * (total + self.more * max(0.0, total - self.knee))
+        return total + self.more * max(0.0, total - self.knee)
 
     def resource(self, limit: float) -> Resource:
         """As a limited resource, in the unit: what it says of widths is exact for those that reach the limit."""
         most = self._sum_of(limit) if math.isfinite(limit) else max(self._sum({}), _TINY)
-        unit = self.scale * (1 + self.more * max(0.0, 1 - self.knee / most)) if most > 0 else self.scale
+        cost = limit if math.isfinite(limit) else self.at({})
+        unit = self.scale if self._plain or most <= 0 else cost / most
         if unit == 1.0:
             return Resource(self.name, self.unit, limit, self.fixed, self.charges)
         charges = tuple(Charge(c.name, c.axes, Times(unit, c.cost)) for c in self.charges)
@@ -75,12 +84,17 @@ class CostModel:
         """float64[1 + charges]: what adds up to the sum at `widths`, the fixed part first."""
         return np.array([self.fixed, *(float(c.at(widths)) for c in self.charges)])
 
+    @property
+    def _plain(self) -> bool:
+        """Whether the cost is proportional to the sum."""
+        return self.more == 0 and not self.response.given
+
     def _sum(self, widths: Widths) -> float:
         return float(self.parts(widths).sum())
 
     def _sum_of(self, cost: float) -> float:
         """The sum at which the cost is `cost`."""
-        total = cost / self.scale
+        total = self.response.inverse(cost / self.scale)
         return total if total <= self.knee else (total + self.more * self.knee) / (1 + self.more)
 
 

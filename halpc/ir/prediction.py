@@ -14,13 +14,13 @@ class Prediction:
 
     Attributes:
         predicted_ms, measured_ms: one entry per plan.
-        speed: what the machine takes now over what it took when it was profiled, by networks measured both times; 1
-            where the plans were measured in the profiling itself.
+        now_ms: predicted with what has changed since the machine was profiled taken out, as told by networks measured
+            both times; empty where the plans were measured in the profiling itself.
     """
 
     predicted_ms: tuple[float, ...]
     measured_ms: tuple[float, ...]
-    speed: float = 1.0
+    now_ms: tuple[float, ...] = ()
 
     @property
     def errors(self) -> tuple[float, ...]:
@@ -28,9 +28,14 @@ class Prediction:
         return tuple(abs(p / m - 1) for p, m in zip(self.predicted_ms, self.measured_ms, strict=True))
 
     @property
-    def at_speed(self) -> Prediction:
-        """The same with the machine's change of speed since it was profiled taken out."""
-        return Prediction(tuple(p * self.speed for p in self.predicted_ms), self.measured_ms)
+    def now(self) -> Prediction:
+        """The same with what has changed since the machine was profiled taken out."""
+        return Prediction(self.now_ms or self.predicted_ms, self.measured_ms)
+
+    @property
+    def speed(self) -> float:
+        """What the machine takes now over what it took when it was profiled, at the median plan."""
+        return float(np.median(np.divide(self.now.predicted_ms, self.predicted_ms)))
 
     @property
     def median_error(self) -> float:
@@ -51,7 +56,7 @@ class Prediction:
 
     def as_json(self) -> dict[str, object]:
         """Plain data for reports."""
-        errors = {name: getattr(self.at_speed, name) for name in ("median_error", "p90_error", "r2")}
+        errors = {name: getattr(self.now, name) for name in ("median_error", "p90_error", "r2")}
         return {
             "plans": len(self.predicted_ms),
             "median_error": self.median_error,
@@ -60,10 +65,10 @@ class Prediction:
             "speed": self.speed,
             "predicted_ms": list(self.predicted_ms),
             "measured_ms": list(self.measured_ms),
-            **({} if self.speed == 1 else {"at_speed": errors}),
+            **({"now_ms": list(self.now_ms), "now": errors} if self.now_ms else {}),
         }
 
 
-def judge(predicted_ms: Sequence[float], measured_ms: Sequence[float], speed: float = 1.0) -> Prediction:
+def judge(predicted_ms: Sequence[float], measured_ms: Sequence[float], now_ms: Sequence[float] = ()) -> Prediction:
     """Put predictions and measurements side by side."""
-    return Prediction(tuple(map(float, predicted_ms)), tuple(map(float, measured_ms)), speed)
+    return Prediction(tuple(map(float, predicted_ms)), tuple(map(float, measured_ms)), tuple(map(float, now_ms)))

@@ -8,14 +8,20 @@ import pytest
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Leaf
 from halpc.ir.problem import Charge
+from halpc.ir.response import AS_GIVEN, Response
 
 CHARGE = Charge("a", (Leaf("a", 64),), lambda w: 0.5 * np.asarray(w, dtype=np.float64))
 
 
 @pytest.mark.parametrize(("knee", "more"), [(0.0, 0.0), (10.0, 0.4), (10.0, -0.3), (18.0, 0.4), (50.0, 0.4)])
 @pytest.mark.parametrize("scale", [0.7, 1.0])
-def test_a_resource_admits_what_the_model_says_is_within_the_limit(knee: float, more: float, scale: float) -> None:
-    cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, scale, knee, more)
+@pytest.mark.parametrize(
+    "response", [AS_GIVEN, Response((5.0, 12.0, 20.0), (5.5, 15.0, 21.0)), Response((1.0,), (1.2,))]
+)
+def test_a_resource_admits_what_the_model_says_is_within_the_limit(
+    knee: float, more: float, scale: float, response: Response
+) -> None:
+    cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, scale, knee, more, response)
     limit = cost.at({"a": 32})
     resource = cost.resource(limit)
     assert resource.limit == limit
@@ -48,3 +54,16 @@ def test_a_model_through_two_measurements_predicts_both_and_keeps_the_order_betw
     assert after.at({}) == pytest.approx(60.0)
     assert after.at({"g": 2, "h": 1}) == pytest.approx(12.0)
     assert after.at({"g": 5, "h": 5}) < after.at({"g": 6, "h": 5}) < after.at({"g": 6, "h": 8})
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.3, 1.0, 1.7, 2.0, 4.0, 400.0])
+def test_a_response_and_its_inverse_undo_each_other_and_keep_the_order(cost: float) -> None:
+    response = Response((1.0, 2.0, 4.0), (1.5, 1.6, 8.0))
+    assert response.inverse(response.at(cost)) == pytest.approx(cost)
+    assert response.at(cost) < response.at(cost + 0.01)
+
+
+def test_a_response_has_the_ratio_of_its_ends_beyond_them() -> None:
+    response = Response((1.0, 2.0), (1.5, 2.2))
+    assert (response.at(0.5), response.at(20.0)) == (pytest.approx(0.75), pytest.approx(22.0))
+    assert AS_GIVEN.at(3.0) == AS_GIVEN.inverse(3.0) == 3.0

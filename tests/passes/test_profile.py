@@ -117,7 +117,7 @@ def test_held_back_plans_of_large_networks_are_measured_a_few_at_a_time(
     apart = held_back(*chain, profiled, device)
     assert device.asked == [4] * 6
     assert apart.measured_ms == pytest.approx(together.measured_ms)
-    assert apart.speed == pytest.approx(together.speed)
+    assert apart.speed == pytest.approx(together.speed, rel=0.005)
 
 
 @dataclass
