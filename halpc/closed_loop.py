@@ -16,6 +16,7 @@ from halpc import proposals
 from halpc.casting import NATIVE, AtPrecision, accepted_table
 from halpc.choosing import choose, limits_of, slim_choice
 from halpc.errors import InfeasibleError
+from halpc.evidence import Trial
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job
 from halpc.limits import infeasible
@@ -27,6 +28,7 @@ from profilers import profiler_for
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
+ENOUGH_S = 60.0  # of measuring, after which a choice that surely met the limit is not improved any further
 FAR, LESS = 0.25, 0.95  # what counts as far off (of a logarithm), and as less than the whole (as a share)
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
@@ -138,10 +140,15 @@ def select_and_measure(job: Job) -> None:
         try_out(job, [_candidate(job, guess) for guess in guesses], before + number)
         if first:
             _doubt(job)
-        good = best(job)
-        if good.evidence.sure and (good.evidence.share >= CLOSE or whole(job, good.selection)):
+        if _good_enough(job, best(job)):
             break
     _go_back(job)
+
+
+def _good_enough(job: Job, good: Trial) -> bool:
+    """Whether another round could gain little: nothing is left of the limit, or noise has taken long already."""
+    close = good.evidence.share >= CLOSE or whole(job, good.selection)
+    return good.evidence.sure and (close or job.measuring_s > ENOUGH_S)
 
 
 def _candidate(job: Job, guess: Guess) -> Candidate:

@@ -68,6 +68,7 @@ class Job:
     calls: list[Call] = field(default_factory=list)  # all measurements of latency
     companion: Mapping[Key, onnx.ModelProto] = field(default_factory=dict)  # the choice that others are measured beside
     trials: dict[Widths, Trial] = field(default_factory=dict)
+    measuring_s: float = 0.0  # spent on choices
     timings: tuple[Timing, Timing] | None = None  # of the baseline, and of the model that was measured last
     evidence: Evidence | None = None  # of the model that is written
     rounds: list[dict[str, float]] = field(default_factory=list)
@@ -85,8 +86,8 @@ class Job:
     def at(self, options: Options) -> Job:
         """A copy of a prepared job for other options: what was learnt of the latency goes along, no measurement."""
         return replace(
-            self, options=options, rounds=[], calls=[], companion={}, trials={}, timings=None, evidence=None,
-            recovery=None, final=None, deployed=None, conversion=None, engine=None,
+            self, options=options, rounds=[], calls=[], companion={}, trials={}, measuring_s=0.0, timings=None,
+            evidence=None, recovery=None, final=None, deployed=None, conversion=None, engine=None,
             engine_ms=None, accuracy=None, seconds=dict(self.seconds), costs=dict(self.costs), notes=list(self.notes),
         )  # fmt: skip
 

@@ -84,4 +84,4 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
             if nearest is None
             else f"none of {len(better)} measured choices worth more surely fitted; the nearest took {nearest:.0%}"
         )
-        yield f"{left:.0%} of the latency budget is left: {why}"
+        yield f"{left:.0%} of the latency budget is left, after {job.measuring_s:.0f} s of measuring: {why}"

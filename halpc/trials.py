@@ -178,9 +178,10 @@ def _measure(
         started, turns = time.monotonic(), [job.baseline, *open_.values(), *beside.values()]
         first, *others = job.profiler.compare(turns, seconds=SECONDS * len(turns))
         job.calls.append(Call(first, dict(zip([*open_, *beside], others, strict=True))))
+        taken = max(time.monotonic() - started, SECONDS * len(turns))
         found = _weighed(job, budget)
-        calls += 1
-        spent += (time.monotonic() - started) / len(turns) * USUAL_TURNS
+        calls, spent = calls + 1, spent + taken / len(turns) * USUAL_TURNS
+        job.measuring_s += taken
         if calls < LEAST_CALLS:
             continue
         patience = max(calls / MOST_CALLS, spent / PATIENCE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -195,6 +196,20 @@ def test_what_the_best_choice_leaves_is_tried_in_single_groups(prepared: Job, mo
     for guess in found:
         assert guess.selection.value > kept.selection.value
         assert kept.evidence.share < guess.share <= 1
+
+
+@pytest.mark.parametrize("enough", [0.0, math.inf])
+def test_a_choice_that_surely_met_the_budget_is_improved_only_while_measuring_has_not_taken_long(
+    prepared: Job, monkeypatch: pytest.MonkeyPatch, enough: float
+) -> None:
+    monkeypatch.setattr(closed_loop, "CLOSE", 1.0)  # never content
+    monkeypatch.setattr(closed_loop, "ENOUGH_S", enough)
+    job, share = outcome(prepared, NoisyDevice(0.02))
+    assert trials.status(job) == "met"
+    assert share <= 1
+    assert job.measuring_s >= job.profiler.seconds > 0
+    first_sure = min(t.round for t in job.trials.values() if t.evidence.sure)
+    assert (rounds_of(job) == first_sure) == (enough == 0)
 
 
 def told(pairs: Sequence[tuple[Timing, Timing]], budget: Budget) -> Evidence:
