@@ -52,6 +52,7 @@ HELD_BACK: Final = 12
 _NEGLIGIBLE: Final = 0.002
 _BATCH: Final = 64
 _REFERENCES: Final = 8
+_LEAST_S: Final = 0.5  # of measuring the whole model before a budget is looked at
 _LEAST_REFERENCE_MS: Final = 0.01
 _SPEEDS: Final = (0.1, 10.0)  # beyond which something else is wrong with what tells the machine's speed
 
@@ -186,18 +187,22 @@ def held_back(
 def for_now(model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, percentile: float) -> CostModel:
     """The latency model at the machine's state of the moment, told by the model and some calibration networks.
 
+    On a GPU by the model alone: its caches are nobody else's, and every network would be an engine to build.
+
     Args:
         percentile: of the runs, that the whole model is predicted at.
 
     Raises:
         BackendError: the runtime failed.
     """
-    known = references(profiled.context, at_once(model) - 1)
+    shared = profiler.device.kind == "cpu"
+    known = references(profiled.context, at_once(model) - 1) if shared else []
     whole = static_proto(model.graph, model.shapes, model.header)
     protos = [whole, *(slimmed(model, coupling, network.widths) for network in known)]
     about = [profiled.cost.at({}), *(network.ms for network in known)]
-    own, *found = profiler.compare(protos, seconds=sum(map(seconds_for, about)))
-    cost = at_the_moment(profiled.cost, known, [timing.typical_ms for timing in found])
+    own, *found = profiler.compare(protos, seconds=max(_LEAST_S, sum(map(seconds_for, about))))
+    times = [timing.typical_ms for timing in found]
+    cost = at_the_moment(profiled.cost, known, times) if known else profiled.cost
     return cost.corrected({}, own.percentile_ms(percentile))
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Leaf
 from halpc.ir.problem import Charge
-from halpc.ir.table import NetworkSample
+from halpc.ir.table import LatencyTable, NetworkSample
 from passes.latency.moment import REFERENCES, at_the_moment, references
+from passes.profile import for_now, profile
+from tests.passes.test_profile import CHAIN, DEVICE, MadeUp, device_ms, prepared
 
 COST = CostModel("latency", "ms", 0.1, (Charge("c", (Leaf("g", 1000),), Proportional(1e-2)),), scale=0.9)
 CONTEXT = [NetworkSample("n", {"g": width}, COST.at({"g": width}), {}, 9) for width in range(20, 1001, 35)]
@@ -65,3 +70,16 @@ def test_references_reach_from_the_fastest_to_the_slowest() -> None:
     assert [network.ms for network in found] == sorted(network.ms for network in found)
     assert len(references(CONTEXT, 0)) == 1
     assert references(CONTEXT[:1], 8) == CONTEXT[:1]
+
+
+@pytest.mark.parametrize("kind, most", [("cpu", REFERENCES + 1), ("cuda", 1)])
+def test_on_a_gpu_no_engines_of_calibration_networks_are_built_again(tmp_path: Path, kind: str, most: int) -> None:
+    model, coupling = prepared(CHAIN, tmp_path)
+    device = MadeUp(device=replace(DEVICE, kind=kind))
+    profiled = profile(model, coupling, LatencyTable(device.device), device, networks=10)
+    device.asked.clear()
+    cost = for_now(model, coupling, profiled, device, 50.0)
+    assert len(device.asked) == 1
+    assert 1 <= device.asked[0] <= most
+    assert (device.asked[0] == 1) == (kind == "cuda")
+    assert cost.at({}) == pytest.approx(device_ms((model, coupling), {}))
