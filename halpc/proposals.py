@@ -55,7 +55,8 @@ def first(job: Job) -> list[Guess]:
         choose(job, {"latency": aim * limit})
         return [Guess(job.selection, job.costs["latency"].at(job.selection.widths) / limit)]
 
-    return _gathered(AIMS[: _side_by_side(job)] if limit != whole_ms else (1.0,), optimum)  # 100%: the model as it is
+    as_it_is = (1 + _SAME,)  # 100% is the model as it is, however a limit on its latency rounds
+    return _gathered(AIMS[: _side_by_side(job)] if limit != whole_ms else as_it_is, optimum)
 
 
 def later(job: Job) -> list[Guess]:

@@ -67,3 +67,14 @@ def test_a_response_has_the_ratio_of_its_ends_beyond_them() -> None:
     response = Response((1.0, 2.0), (1.5, 2.2))
     assert (response.at(0.5), response.at(20.0)) == (pytest.approx(0.75), pytest.approx(22.0))
     assert AS_GIVEN.at(3.0) == AS_GIVEN.inverse(3.0) == 3.0
+
+
+def test_a_limit_at_a_cost_admits_it_but_for_rounding() -> None:
+    """Whatever the response of the moment: what takes the limit is within it by a billionth of it."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        knots = np.cumsum(rng.uniform(0.1, 3.0, (2, 24)), axis=1)
+        response = Response(tuple(knots[0].tolist()), tuple(knots[1].tolist()))
+        cost = CostModel("latency", "ms", 2.0, (CHARGE,), {}, rng.uniform(0.5, 2), 10.0, 0.3, response)
+        resource = cost.resource(cost.at({}))
+        assert resource.spent({}) <= resource.limit * (1 + 1e-9)
