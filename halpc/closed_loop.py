@@ -28,7 +28,7 @@ from profilers import profiler_for
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
-ENOUGH_S = 60.0  # of measuring, after which a choice that surely met the limit is not improved any further
+ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit is not improved any further
 FAR, LESS = 0.25, 0.95  # what counts as far off (of a logarithm), and as less than the whole (as a share)
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
