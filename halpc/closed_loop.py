@@ -161,7 +161,7 @@ def _doubt(job: Job) -> None:
     """Where the first choices were all far off, they calibrated, and hardly chose: one more round, from the widest."""
     trials = list(job.trials.values())
     if min(abs(math.log(trial.evidence.share / trial.predicted)) for trial in trials) > FAR:
-        job.anchor = known_by(trials[0].selection)
+        job.anchor = known_by(trials[0].selection.widths)
         job.spare_rounds += 1
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, TypeAlias
@@ -130,6 +130,11 @@ class Trial:
     evidence: Evidence
     predicted: float
     round: int = 1
+
+
+def best_sure(trials: Iterable[Trial]) -> Trial | None:
+    """The choice worth most among those surely within the budget."""
+    return max((t for t in trials if t.evidence.sure), key=lambda t: t.selection.value, default=None)
 
 
 def weigh(calls: Sequence[Call], budget: Budget, percent: float) -> dict[Key, Evidence]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from halpc.evidence import FINE, Trial
+from halpc.evidence import FINE, Trial, best_sure
 from halpc.ir.cost import CostModel
 
 SPREAD: Final = 0.04  # how far choices are off the latency model, each in its own way
@@ -119,7 +119,7 @@ def best_aims(trials: Sequence[Trial], most: float, calls: int, count: int) -> l
     Global Optimization 13 (1998): expected improvement. Chevalier and Ginsbourger, "Fast computation of the
     multi-points expected improvement", LION 7 (2013): of several points at once.
     """
-    kept = max((t for t in trials if t.evidence.sure), key=lambda t: t.selection.value, default=None)
+    kept = best_sure(trials)
     best = NOTHING if kept is None else kept.evidence.share
     aims = np.linspace(NOTHING, most, 200)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)

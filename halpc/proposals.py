@@ -10,17 +10,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from halpc.choosing import admissible, choose, limits_of
 from halpc.errors import InfeasibleError
-from halpc.evidence import Trial
+from halpc.evidence import Trial, best_sure
 from halpc.expectation import Expectation, best_aims, outlook
 from halpc.ir.problem import Selection
 from halpc.job import Job, Widths
-from halpc.trials import MOST_CALLS, best, known_by, widths_of
+from halpc.trials import MOST_CALLS, known_by
 from passes.latency.networks import at_once
 
 AIMS: Final = (0.98, 0.955, 0.93)  # shares of the limit that are selected for first: what looks cheap takes longer
@@ -39,7 +39,13 @@ class Guess:
     selection: Selection
     share: float
 
+    @property
+    def key(self) -> Widths:
+        """What the choice is known by."""
+        return known_by(self.selection.widths)
+
     def off(self, aim: float) -> float:
+        """How far the share is from an aim, as a logarithm."""
         return abs(math.log(self.share / aim))
 
 
@@ -68,13 +74,11 @@ def later(job: Job) -> list[Guess]:
     trials, most = list(job.trials.values()), _side_by_side(job)
     aims = best_aims(trials, HIGHEST_AIM, MOST_CALLS, most)
     found = _gathered(aims, lambda aim, deadline: list(_candidates(job, aim, deadline)))
-    kept = best(job)
-    if len(found) == most or not kept.evidence.sure:
+    kept = best_sure(trials)
+    if len(found) == most or kept is None:
         return found
-    return [
-        *found,
-        *islice(_single_steps(job, kept, {known_by(guess.selection) for guess in found}), most - len(found)),
-    ]
+    steps = _single_steps(job, kept, {guess.key for guess in found})
+    return [*found, *islice(steps, most - len(found))]
 
 
 def _single_steps(job: Job, kept: Trial, taken: Collection[Widths]) -> Iterator[Guess]:
@@ -87,15 +91,15 @@ def _single_steps(job: Job, kept: Trial, taken: Collection[Widths]) -> Iterator[
     cost, known = job.costs["latency"], {*job.trials, *taken}
     expectation = Expectation(cost, list(job.trials.values()))
     for widths in _wider(job, kept, expectation):
-        if known_by(replace(kept.selection, widths=widths)) in known:
+        if known_by(widths) in known:
             continue
         try:
             choose(job, {"latency": cost.at(widths) * (1 + _SAME)}, widths)
         except InfeasibleError:  # beyond another budget
             continue
         guess = Guess(job.selection, expectation.at(job.selection.widths))
-        if widths_of(job) not in known and guess.selection.value > kept.selection.value:
-            known.add(widths_of(job))
+        if guess.key not in known and guess.selection.value > kept.selection.value:
+            known.add(guess.key)
             yield guess
 
 
@@ -130,7 +134,7 @@ def _gathered(aims: Sequence[float], propose: Callable[[float, float], list[Gues
         if found and time.monotonic() > deadline:
             break
         try:
-            others = [guess for guess in propose(aim, deadline) if known_by(guess.selection) not in found]
+            others = [guess for guess in propose(aim, deadline) if guess.key not in found]
         except InfeasibleError:
             if not found:
                 raise
@@ -138,7 +142,7 @@ def _gathered(aims: Sequence[float], propose: Callable[[float, float], list[Gues
         near = [guess for guess in others if guess.off(aim) <= TOLERANCE]
         if others:
             guess = max(near, key=lambda g: g.selection.value) if near else min(others, key=lambda g: g.off(aim))
-            found[known_by(guess.selection)] = guess
+            found[guess.key] = guess
     return list(found.values())
 
 
@@ -155,8 +159,8 @@ def _candidates(job: Job, aim: float, deadline: float) -> Iterator[Guess]:
     """
     trials, given, refused = list(job.trials.values()), False, None
     expectation = Expectation(job.costs["latency"], trials)
-    sure = [trial for trial in trials if trial.evidence.sure]
-    least = max((trial.selection.value for trial in sure), default=-math.inf)
+    sure = best_sure(trials)
+    least = -math.inf if sure is None else sure.selection.value
     for start in _starts(trials, aim):
         correct_at(job, start)
         limit = start.evidence.limit_ms
@@ -173,7 +177,8 @@ def _candidates(job: Job, aim: float, deadline: float) -> Iterator[Guess]:
             guess = Guess(job.selection, expectation.at(job.selection.widths))
             if not 0 < guess.share < math.inf:  # too far from all that was measured to expect anything
                 break
-            if widths_of(job) not in job.trials and guess.selection.value > least and (guess.share <= 1 or not sure):
+            fits = guess.share <= 1 or sure is None
+            if fits and guess.key not in job.trials and guess.selection.value > least:
                 given = True
                 yield guess
                 if guess.off(aim) <= TOLERANCE:
@@ -188,7 +193,7 @@ def _starts(trials: Sequence[Trial], aim: float) -> list[Trial]:
     """The measured choices that came closest to the aim, and the best that surely met the budget."""
     by_distance = sorted(trials, key=lambda t: abs(math.log(t.evidence.share / aim)))
     starts = by_distance[:STARTS]
-    sure = max((t for t in trials if t.evidence.sure), key=lambda t: t.selection.value, default=None)
+    sure = best_sure(trials)
     return starts if sure is None or sure in starts else [*starts, sure]
 
 

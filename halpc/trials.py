@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from halpc.casting import as_measured, backend_of
-from halpc.evidence import Call, Evidence, Key, Trial, pooled, weigh
+from halpc.evidence import Call, Evidence, Key, Trial, best_sure, pooled, weigh
 from halpc.ir.problem import Selection
 from halpc.job import Job, Widths
 from halpc.limits import remarks
@@ -49,6 +49,11 @@ class Candidate:
     predicted: float
     model: onnx.ModelProto
 
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return known_by(self.selection.widths)
+
 
 def try_out(job: Job, candidates: Sequence[Candidate], number: int) -> None:
     """Measure a round's choices side by side; their trials are kept.
@@ -56,10 +61,9 @@ def try_out(job: Job, candidates: Sequence[Candidate], number: int) -> None:
     Args:
         number: of the round.
     """
-    models: dict[Key, onnx.ModelProto] = {known_by(c.selection): c.model for c in candidates}
-    worth: dict[Key, float] = {known_by(c.selection): c.selection.value for c in candidates}
-    known = _measure(job, models, job.companion, worth)
-    trials = [Trial(c.selection, key := known_by(c.selection), known[key], c.predicted, number) for c in candidates]
+    models = {c.key: c.model for c in candidates}
+    known = _measure(job, models, job.companion, {c.key: c.selection.value for c in candidates})
+    trials = [Trial(c.selection, c.key, known[c.key], c.predicted, number) for c in candidates]
     for trial in trials:
         _keep(job, trial, known, number)
     nearest = min(trials, key=lambda trial: abs(math.log(trial.evidence.share)))
@@ -132,21 +136,18 @@ def status(job: Job) -> str:
 
 def best(job: Job) -> Trial:
     """The best choice so far: of most value among those surely within the budget, else the likeliest to be."""
-    trials = list(job.trials.values())
-    sure = [trial for trial in trials if trial.evidence.sure]
-    if sure:
-        return max(sure, key=lambda t: t.selection.value)
-    return min(trials, key=lambda t: (not t.evidence.met, t.evidence.high))
+    trials = job.trials.values()
+    return best_sure(trials) or min(trials, key=lambda t: (not t.evidence.met, t.evidence.high))
 
 
 def widths_of(job: Job) -> Widths:
     """What the choice at hand is known by."""
-    return known_by(job.selection)
+    return known_by(job.selection.widths)
 
 
-def known_by(selection: Selection) -> Widths:
-    """What a choice is known by."""
-    return tuple(sorted(selection.widths.items()))
+def known_by(widths: Mapping[str, int]) -> Widths:
+    """What a choice of widths is known by."""
+    return tuple(sorted(widths.items()))
 
 
 def whole(job: Job, selection: Selection) -> bool:
@@ -205,7 +206,7 @@ def _hopeless(found: Evidence, patience: float) -> bool:
 def _weighed(job: Job, budget: Budget) -> dict[Key, Evidence]:
     """What all measurements say of all models; that the model as it is takes what it takes needs none."""
     found = weigh(job.calls, budget, job.options.percentile)
-    as_it_is = tuple(sorted((name, group.size) for name, group in job.coupling.free().items()))
+    as_it_is = known_by({name: group.size for name, group in job.coupling.free().items()})
     if budget.share is not None and as_it_is in found:
         share, same = 1 / budget.share, found[as_it_is]
         found[as_it_is] = replace(same, measured_ms=same.baseline_ms, share=share, low=share, high=share)
@@ -215,7 +216,7 @@ def _weighed(job: Job, budget: Budget) -> dict[Key, Evidence]:
 def _keep(job: Job, trial: Trial, known: Mapping[Key, Evidence], number: int) -> None:
     """Keep one more trial, of a round; what was measured with it says something of the others as well."""
     found = trial.evidence
-    job.trials[known_by(trial.selection)] = trial
+    job.trials[known_by(trial.selection.widths)] = trial
     job.trials = {widths: replace(t, evidence=known[t.key]) for widths, t in job.trials.items()}
     own = [call.models[trial.key] for call in job.calls if trial.key in call.models]
     job.timings = pooled([call.baseline for call in job.calls]), pooled(own)

@@ -54,9 +54,8 @@ def at_the_moment(cost: CostModel, known: Sequence[NetworkSample], now_ms: Seque
     """
     given = np.array([cost.bent(network.widths) for network in known])
     ratios = np.log(now_ms) - np.log(cost.scale * given)
-    places = np.log(np.geomspace(given.min() / _BEYOND, given.max() * _BEYOND, _KNOTS))
-    knots = np.exp(places)
-    taken = knots * np.exp(_smoothed(np.log(given), ratios, places))
+    knots = np.geomspace(given.min() / _BEYOND, given.max() * _BEYOND, _KNOTS)
+    taken = knots * np.exp(_smoothed(np.log(given), ratios, np.log(knots)))
     rising = np.maximum.accumulate(taken - _RISE * knots) + _RISE * knots
     return replace(cost, response=Response(tuple(knots.tolist()), tuple(rising.tolist())))
 

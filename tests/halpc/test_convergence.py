@@ -192,7 +192,7 @@ def test_what_the_best_choice_leaves_is_tried_in_single_groups(prepared: Job, mo
     monkeypatch.setattr(proposals, "_candidates", lambda *_: iter(()))
     found = proposals.later(job)
     assert len(found) == len(proposals.AIMS)
-    assert len({trials.known_by(guess.selection) for guess in found} - known) == len(found)
+    assert len({guess.key for guess in found} - known) == len(found)
     for guess in found:
         assert guess.selection.value > kept.selection.value
         assert kept.evidence.share < guess.share <= 1
