@@ -93,12 +93,17 @@ class Networks:
         return times_of(self.clusters, self.model.twin, layers)[0]
 
     def confirm(self) -> None:
-        """Measure the networks of this run again, end to end, at the speed at which they were measured."""
+        """Measure the networks of this run again, end to end, at the speed at which they were measured.
+
+        That speed the others in the turns tell, so that one by itself would say nothing new.
+        """
         if self.profiler is None:
             return
         together = at_once(self.model)
         for start in range(0, len(self.fresh), together):
             part = self.fresh[start : start + together]
+            if len(part) == 1:
+                continue
             self.progress("profile: networks once more", start, len(self.fresh))
             protos = [slimmed(self.model, self.coupling, network.widths) for network in part]
             timings = self.profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
