@@ -52,7 +52,7 @@ HELD_BACK: Final = 12
 _NEGLIGIBLE: Final = 0.002
 _BATCH: Final = 64
 _REFERENCES: Final = 8
-_LEAST_S: Final = 0.5  # of measuring the whole model before a budget is looked at
+_LEAST_S, _MOST_S = 0.5, 60.0  # of measuring before a budget is looked at, whatever a table says that networks take
 _LEAST_REFERENCE_MS: Final = 0.01
 _SPEEDS: Final = (0.1, 10.0)  # beyond which something else is wrong with what tells the machine's speed
 
@@ -200,7 +200,8 @@ def for_now(model: Model, coupling: Coupling, profiled: Profiled, profiler: Prof
     whole = static_proto(model.graph, model.shapes, model.header)
     protos = [whole, *(slimmed(model, coupling, network.widths) for network in known)]
     about = [profiled.cost.at({}), *(network.ms for network in known)]
-    own, *found = profiler.compare(protos, seconds=max(_LEAST_S, sum(map(seconds_for, about))))
+    seconds = float(np.clip(sum(map(seconds_for, about)), _LEAST_S, _MOST_S))
+    own, *found = profiler.compare(protos, seconds=seconds)
     times = [timing.typical_ms for timing in found]
     cost = at_the_moment(profiled.cost, known, times) if known else profiled.cost
     return cost.corrected({}, own.percentile_ms(percentile))

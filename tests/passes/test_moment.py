@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,3 +84,18 @@ def test_on_a_gpu_no_engines_of_calibration_networks_are_built_again(tmp_path: P
     assert 1 <= device.asked[0] <= most
     assert (device.asked[0] == 1) == (kind == "cuda")
     assert cost.at({}) == pytest.approx(device_ms((model, coupling), {}))
+
+
+def test_what_a_table_says_that_networks_take_does_not_make_measuring_endless(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    class Asked(MadeUp):
+        def compare(self, *models: Any, seconds: float = 2.0, **options: Any) -> Any:
+            asked.append(seconds)
+            return MadeUp.compare(self, *models, seconds=seconds, **options)
+
+    model, coupling = prepared(CHAIN, tmp_path)
+    profiled = profile(model, coupling, LatencyTable(DEVICE), MadeUp(), networks=10)
+    absurd = replace(profiled, context=tuple(replace(network, ms=1e8) for network in profiled.context))
+    for_now(model, coupling, absurd, Asked(), 50.0)
+    assert 0 < asked[-1] <= 60
