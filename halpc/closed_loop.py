@@ -134,7 +134,8 @@ def select_and_measure(job: Job) -> None:
         number += 1
         job.progress("select", number, rounds + job.spare_rounds)
         guesses = _proposed(job)
-        if not guesses:
+        job.exhausted = not guesses
+        if job.exhausted:
             break
         first = not job.trials
         try_out(job, [_candidate(job, guess) for guess in guesses], before + number)

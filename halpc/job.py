@@ -49,6 +49,7 @@ class Job:
     ceilings: Mapping[str, int] = field(default_factory=dict)
     grid: int | None = None  # widths are multiples of this where latency is limited
     spare_rounds: int = 0  # beyond those of the options
+    exhausted: bool = False  # whether no choice that was not measured is worth more and expected to meet the budgets
     anchor: Widths = ()  # of a measured choice that the latency model was far off at
     learnt: int | None = None  # the grid that the latency model was measured on
     vanishing: tuple[str, ...] = ()

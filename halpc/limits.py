@@ -82,6 +82,7 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
         why = (
             "no other choice of widths was expected to fit"
             if nearest is None
-            else f"none of {len(better)} measured choices worth more surely fitted; the nearest took {nearest:.0%}"
+            else f"none of {len(better)} measured choices worth more surely fitted; the nearest took {nearest:.1%}"
+            + (", and no other was expected to fit" if job.exhausted else "")
         )
         yield f"{left:.0%} of the latency budget is left, after {job.measuring_s:.0f} s of measuring: {why}"

@@ -1,6 +1,6 @@
 """Quantised weights as numbers: what stands behind a DequantizeLinear of an initializer, and what can be stored there.
 
-    initializer (integers) → DequantizeLinear → layer          written back as integers
+    initializer (integers or float8) → DequantizeLinear → layer     written back as such
     initializer (floats) → QuantizeLinear → DequantizeLinear → layer     written back as floats on the grid
 
 Scales and zero points stay as they are: the calibration that chose them, and the bias whose scale is their product,
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from passes.recovery.segments import reads
 
 Array = NDArray[np.float64]
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
+FLOAT8 = frozenset({"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +36,32 @@ class Grid:
         source: the initializer.
         scale: float64, shaped so that it broadcasts against the initializer.
         zero: of the same shape, the zero points.
-        low, high: least and largest integer.
-        integers: whether the initializer itself holds integers.
+        kind: the type of the quantised numbers, of INTEGERS or FLOAT8.
+        quantised: whether the initializer itself holds them.
     """
 
     source: str
     scale: Array
     zero: Array
-    low: int
-    high: int
-    integers: bool
+    kind: np.dtype[Any]
+    quantised: bool
 
     def decoded(self, stored: NDArray[Any]) -> Array:
         """Numbers that the layer sees."""
-        whole = stored.astype(np.float64) if self.integers else self._whole(stored.astype(np.float64))
-        return (whole - self.zero) * self.scale
+        steps = stored.astype(np.float64)
+        return ((steps if self.quantised else self._steps(steps)) - self.zero) * self.scale
 
     def encoded(self, value: Array) -> Array:
         """What to store so that the layer sees the nearest numbers."""
-        whole = self._whole(value)
-        return whole if self.integers else (whole - self.zero) * self.scale
+        steps = self._steps(value)
+        return steps if self.quantised else (steps - self.zero) * self.scale
 
-    def _whole(self, value: Array) -> Array:
-        return np.clip(np.rint(value / self.scale) + self.zero, self.low, self.high)
+    def _steps(self, value: Array) -> Array:
+        if self.kind.name in FLOAT8:
+            largest = float(ml_dtypes.finfo(self.kind).max)
+            return np.clip(value / self.scale, -largest, largest).astype(self.kind).astype(np.float64)
+        limits = np.iinfo(self.kind)
+        return np.clip(np.rint(value / self.scale) + self.zero, limits.min, limits.max)
 
 
 def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
@@ -77,14 +82,14 @@ def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
         )
         source = before.input[0] if fake and before is not None else node.input[0]
         if readers.get(source, 0) == 1 == readers.get(node.input[0], 0) and source in items:
-            grid = _grid(node, items, source, integers=not fake)
+            grid = _grid(node, items, source, quantised=not fake)
             if grid is not None:
                 found[node.output[0]] = grid
     return found
 
 
-def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, *, integers: bool) -> Grid | None:
-    """None where scales are no constants, come in blocks, or the integers are packed or floating point."""
+def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, *, quantised: bool) -> Grid | None:
+    """None where scales are no constants, come in blocks, or the quantised numbers are packed four-bit ones."""
     said = {item.name: item.i for item in node.attribute}
     names = [name for name in node.input[1:] if name]
     if said.get("block_size", 0) or not all(name in items for name in names):
@@ -92,17 +97,15 @@ def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: s
     arrays = [numpy_helper.to_array(items[name]) for name in names]
     point = arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0], dtype=np.uint8)
     stored = numpy_helper.to_array(items[source])
-    kind = stored.dtype if integers else point.dtype
-    if kind.name not in INTEGERS or (not integers and stored.dtype != np.float32):
+    kind = stored.dtype if quantised else point.dtype
+    if kind.name not in INTEGERS | FLOAT8 or (not quantised and stored.dtype != np.float32):
         return None
     along = said.get("axis", 1) % max(stored.ndim, 1)
     shape = [-1 if axis == along else 1 for axis in range(stored.ndim)] if arrays[0].size > 1 else [1] * stored.ndim
-    limits = np.iinfo(kind)
     return Grid(
         source,
         arrays[0].astype(np.float64).reshape(shape),
         point.astype(np.float64).reshape(shape),
-        int(limits.min),
-        int(limits.max),
-        integers,
+        kind,
+        quantised,
     )

@@ -115,6 +115,7 @@ def test_why_much_of_a_budget_is_left_is_said(tmp_path: Path) -> None:
     job = prepared(tmp_path, (96, 96, 96), fixed_ms=OVERHEAD_MS, align=64)
     assert finished(job, "57%") < 0.9
     assert any("of the latency budget is left, after " in note for note in job.notes)
+    assert any("other" in note and "was expected to fit" in note for note in job.notes)
     job = prepared(tmp_path, (64, 96, 64), fixed_ms=OVERHEAD_MS)
     assert finished(job, "60%") > 0.9
     assert not any("of the latency budget is left" in note for note in job.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +17,7 @@ from tests.passes.slimming import cut
 
 KEPT = np.array([0, 2, 3, 5, 7])
 BODY = """
-<ir_version: 9, opset_import: ["" : 17]>
+<ir_version: 9, opset_import: ["" : 19]>
 g (float[N,3,8,8] x) => (float[N,5,8,8] y)
 {
     u = Conv <pads = [1,1,1,1]> (x, a)
@@ -32,8 +33,11 @@ def _first() -> NDArray[np.float64]:
     return np.einsum("ob,bixy->oixy", np.random.default_rng(3).normal(size=(8, 4)), basis)
 
 
-def _model(fake: bool) -> onnx.ModelProto:
-    """Filters that four determine, then a layer of int8 weights with room to grow."""
+FLOAT8 = [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
+
+
+def _model(fake: bool, kind: type = np.int8) -> onnx.ModelProto:
+    """Filters that four determine, then a layer of int8 or float8 weights with room to grow."""
     text = BODY.replace("WEIGHT", "w_q, w_s, w_z")
     if fake:
         text = text.replace("    w = ", "    q = QuantizeLinear <axis = 0> (w_f, w_s, w_z)\n    w = ").replace(
@@ -42,12 +46,13 @@ def _model(fake: bool) -> onnx.ModelProto:
     model = onnx.parser.parse_model(text)
     weights = np.random.default_rng(0).normal(size=(5, 8, 3, 3))
     scale = np.abs(weights).max(axis=(1, 2, 3)) / 40
-    whole = np.rint(weights / scale[:, None, None, None])
+    steps = weights / scale[:, None, None, None]
+    stored = (np.rint(steps) if kind is np.int8 else steps).astype(kind)
     items = {"a": _first(), "w_s": scale, "b_s": scale * 0.01}
     for name, value in items.items():
         model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
-    kept = {"w_f": weights.astype(np.float32)} if fake else {"w_q": whole.astype(np.int8)}
-    for name, array in {**kept, "w_z": np.zeros(5, np.int8), "b_q": np.arange(-200, 300, 100, dtype=np.int32)}.items():
+    kept = {"w_f": weights.astype(np.float32)} if fake else {"w_q": stored}
+    for name, array in {**kept, "w_z": np.zeros(5, kind), "b_q": np.arange(-200, 300, 100, dtype=np.int32)}.items():
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     for index, node in enumerate(model.graph.node):
         node.name = f"n{index}"
@@ -62,8 +67,9 @@ def _recovered(model: onnx.ModelProto, keep: dict[str, dict[int, NDArray[np.int6
 
 @pytest.mark.parametrize("fake", [False, True])
 @pytest.mark.parametrize("mode", ["refit", "bias"])
-def test_quantised_weights_are_refitted_on_their_own_grid(fake: bool, mode: str) -> None:
-    model, name = _model(fake), "w_f" if fake else "w_q"
+@pytest.mark.parametrize("kind", [np.int8, *FLOAT8])
+def test_quantised_weights_are_refitted_on_their_own_grid(fake: bool, mode: str, kind: type) -> None:
+    model, name = _model(fake, kind), "w_f" if fake else "w_q"
     keep = {"a": {0: KEPT}, name: {1: KEPT}}
     result = _recovered(model, keep, mode=mode)
     before, after = (
@@ -99,13 +105,16 @@ def test_a_layer_without_bias_gets_none_where_runtimes_compute_in_integers() -> 
     assert result.error_after < result.error_before
 
 
-def test_a_grid_gives_the_nearest_number_and_clips_beyond_it() -> None:
-    model = _model(fake=False)
+@pytest.mark.parametrize("kind", [np.int8, *FLOAT8])
+def test_a_grid_gives_the_nearest_number_and_clips_beyond_it(kind: type) -> None:
+    model = _model(fake=False, kind=kind)
     grid = grids_of(model)["w"]
     values = Constants(model).get("w")
     np.testing.assert_allclose(grid.decoded(grid.encoded(values)), values)
-    np.testing.assert_allclose(grid.decoded(grid.encoded(values + 0.4 * grid.scale)), values)
-    assert (grid.encoded(values + 1000) == 127).all()
+    step = grid.scale if kind is np.int8 else np.abs(values) * float(ml_dtypes.finfo(kind).eps) / 2
+    np.testing.assert_allclose(grid.decoded(grid.encoded(values + 0.4 * step)), values)
+    most = 127 if kind is np.int8 else float(ml_dtypes.finfo(kind).max)
+    assert (grid.encoded(values + 1e9) == most).all()
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
