@@ -19,13 +19,14 @@ from halpc.errors import InfeasibleError
 from halpc.evidence import Trial
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job
-from halpc.limits import infeasible
+from halpc.limits import MUCH, infeasible
 from halpc.proposals import Guess
 from halpc.trials import Candidate, best, known_by, try_out, whole, widths_of
 from passes.profile import Profiled, for_now, profile
 from profilers import profiler_for
 
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
+HALF = 4  # and of this, where the best of those leaves much of the budget and nothing worth more is expected to fit
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
 ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit is not improved any further
@@ -133,7 +134,7 @@ def select_and_measure(job: Job) -> None:
     while number < rounds + job.spare_rounds:
         number += 1
         job.progress("select", number, rounds + job.spare_rounds)
-        guesses = _proposed(job)
+        guesses = _proposed(job) or _between(job)
         job.exhausted = not guesses
         if job.exhausted:
             break
@@ -180,6 +181,21 @@ def _proposed(job: Job) -> list[Guess]:
         return proposals.later(job) if job.trials else proposals.first(job)
     except InfeasibleError as refused:
         return [_narrowest(job, refused)]
+
+
+def _between(job: Job) -> list[Guess]:
+    """Choices between the widths that were looked at, where much of the budget is left and none of those is worth more.
+
+    A channel of a group may stand for several of a kernel's, as before a PixelShuffle: its steps are finer then.
+    """
+    good = best(job)
+    much = 1 - good.evidence.share > MUCH and not whole(job, good.selection)
+    if not much or not good.evidence.sure or job.options.align is not None or job.grid != GRID:
+        return []
+    job.grid = HALF
+    job.note(f"multiples of {GRID} leave {1 - good.evidence.share:.0%} of the budget: multiples of {HALF} were tried")
+    _learn(job)
+    return _proposed(job)
 
 
 def _narrowest(job: Job, refused: InfeasibleError) -> Guess:

@@ -78,17 +78,23 @@ def test_the_floor_that_is_named_is_a_measured_one(tmp_path: Path) -> None:
     assert set(job.selection.widths.values()) == {8}
 
 
-@pytest.mark.parametrize("finer, share", [(2, 0.3), (1, 0.074)])
-def test_widths_of_a_finer_grid_are_taken_where_the_coarse_one_meets_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finer: int, share: float
-) -> None:
-    learnt: list[int | None] = []
+@pytest.fixture
+def learnt(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The grids that the latency model was measured on; here it knows all of them."""
+    grids: list[int | None] = []
 
     def learn(job: Job) -> None:
         job.learnt = job.grid
-        learnt.append(job.grid)
+        grids.append(job.grid)
 
     monkeypatch.setattr(closed_loop, "_learn", learn)
+    return grids
+
+
+@pytest.mark.parametrize("finer, share", [(2, 0.3), (1, 0.074)])
+def test_widths_of_a_finer_grid_are_taken_where_the_coarse_one_meets_nothing(
+    tmp_path: Path, learnt: list[int | None], finer: int, share: float
+) -> None:
     job = prepared(tmp_path, (12, 12, 12), fixed_ms=OVERHEAD_MS)
     whole = job.profiler.true_ms(job.baseline)
     assert finished(job, f"{OVERHEAD_MS + share * (whole - OVERHEAD_MS)}ms") <= 1
@@ -96,6 +102,21 @@ def test_widths_of_a_finer_grid_are_taken_where_the_coarse_one_meets_nothing(
     assert learnt == ([2] if finer == 2 else [])  # at 1 the narrowest widths use all of the budget: no more to learn
     assert bool(learnt) == any("multiples of 8" in n and f"multiples of {finer}" in n for n in job.notes)
     assert any(size % closed_loop.GRID for size in job.selection.widths.values())
+
+
+@pytest.mark.parametrize("align", [None, 8])
+def test_widths_between_are_tried_where_the_grid_leaves_much_of_a_budget(
+    tmp_path: Path, learnt: list[int | None], align: int | None
+) -> None:
+    job = prepared(tmp_path, (16, 16), fixed_ms=OVERHEAD_MS, align=align)
+    whole = job.profiler.true_ms(job.baseline)
+    share = finished(job, f"{OVERHEAD_MS + 0.85 * (whole - OVERHEAD_MS)}ms")
+    coarse = [trial for trial in job.trials.values() if all(size % 8 == 0 for size in trial.selection.widths.values())]
+    assert trials.status(job) == "met"
+    assert learnt == ([] if align else [4])
+    assert any("multiples of 8 leave" in note for note in job.notes) == (align is None)
+    assert (job.selection.value > max(t.selection.value for t in coarse if t.evidence.met)) == (align is None)
+    assert share <= 1
 
 
 def test_an_alignment_that_was_asked_for_is_kept(tmp_path: Path) -> None:
