@@ -162,7 +162,8 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--solver", choices=("joint", "halp", "sp-lamp"), default="joint")
     choice.add_argument("--steps", type=_few, default=1, help="pruning steps of --solver halp")
     choice.add_argument("--align", type=_positive, metavar="N", help="channels are multiples of N (with "
-                        "--latency 8, then 2, then 1, where those cannot meet it; else any width)")  # fmt: skip
+                        "--latency 8, 4 where that leaves much of it, 2 and 1 where nothing else meets it; else any"
+                        " width)")  # fmt: skip
     choice.add_argument("--min-width", type=_positive, default=1, metavar="N", help="least channels of a group")
     choice.add_argument("--no-vanish", action="store_true", help="keep every residual branch")
 
