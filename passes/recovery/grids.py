@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from passes.recovery.segments import reads
 
@@ -37,7 +37,7 @@ class Grid:
         scale: float64, shaped so that it broadcasts against the initializer.
         zero: of the same shape, the zero points.
         kind: the type of the quantised numbers, of INTEGERS or FLOAT8.
-        quantised: whether the initializer itself holds them.
+        quantised: whether the initializer itself holds the quantised numbers.
     """
 
     source: str
@@ -82,23 +82,31 @@ def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
         )
         source = before.input[0] if fake and before is not None else node.input[0]
         if readers.get(source, 0) == 1 == readers.get(node.input[0], 0) and source in items:
-            grid = _grid(node, items, source, quantised=not fake)
+            grid = _grid(node, items, source, before if fake else None)
             if grid is not None:
                 found[node.output[0]] = grid
     return found
 
 
-def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, *, quantised: bool) -> Grid | None:
-    """None where scales are no constants, come in blocks, or the quantised numbers are packed four-bit ones."""
+def _grid(
+    node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, before: onnx.NodeProto | None
+) -> Grid | None:
+    """None where scales are no constants, come in blocks, or the quantised numbers are packed four-bit ones.
+
+    Args:
+        node: a DequantizeLinear.
+        source: the initializer that it decodes.
+        before: the QuantizeLinear between, if any.
+    """
     said = {item.name: item.i for item in node.attribute}
     names = [name for name in node.input[1:] if name]
     if said.get("block_size", 0) or not all(name in items for name in names):
         return None
     arrays = [numpy_helper.to_array(items[name]) for name in names]
-    point = arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0], dtype=np.uint8)
     stored = numpy_helper.to_array(items[source])
-    kind = stored.dtype if quantised else point.dtype
-    if kind.name not in INTEGERS | FLOAT8 or (not quantised and stored.dtype != np.float32):
+    point = arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0], dtype=_without_point(before))
+    kind = stored.dtype if before is None else point.dtype
+    if kind.name not in INTEGERS | FLOAT8 or (before is not None and stored.dtype != np.float32):
         return None
     along = said.get("axis", 1) % max(stored.ndim, 1)
     shape = [-1 if axis == along else 1 for axis in range(stored.ndim)] if arrays[0].size > 1 else [1] * stored.ndim
@@ -107,5 +115,11 @@ def _grid(node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: s
         arrays[0].astype(np.float64).reshape(shape),
         point.astype(np.float64).reshape(shape),
         kind,
-        quantised,
+        before is None,
     )
+
+
+def _without_point(quantises: onnx.NodeProto | None) -> np.dtype[Any]:
+    """What a QuantizeLinear without a zero point gives: uint8, or what its `output_dtype` says."""
+    said = next((item.i for item in quantises.attribute if item.name == "output_dtype"), 0) if quantises else 0
+    return np.dtype(helper.tensor_dtype_to_np_dtype(said)) if said else np.dtype(np.uint8)

@@ -84,6 +84,19 @@ def test_quantised_weights_are_refitted_on_their_own_grid(fake: bool, mode: str,
     np.testing.assert_array_equal(after["b_s"], before["b_s"])
 
 
+def test_without_a_zero_point_an_attribute_says_what_the_grid_is() -> None:
+    model = _model(fake=True)
+    model.opset_import[0].version = 21
+    quantises = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+    for node in model.graph.node:
+        if "w_z" in node.input:
+            node.input.remove("w_z")
+    assert grids_of(model)["w"].kind == np.uint8
+    quantises.attribute.append(helper.make_attribute("output_dtype", TensorProto.INT8))
+    assert grids_of(model)["w"].kind == np.int8
+    assert _recovered(model, {"a": {0: KEPT}, "w_f": {1: KEPT}}).layers[0].action == "refit"
+
+
 def test_what_is_reported_is_the_error_of_the_weights_as_stored() -> None:
     """On a grid of a few steps the unrounded solution is far better than any that can be stored."""
     model = _model(fake=False)
