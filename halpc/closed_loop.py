@@ -173,7 +173,8 @@ def _proposed(job: Job) -> list[Guess]:
     Raises:
         InfeasibleError: no choice of widths fits, the narrowest as measured.
     """
-    if job.grid != job.learnt and any(trial.evidence.met for trial in job.trials.values()):
+    assert job.table is not None
+    if job.grid != job.learnt and job.table.may_grow and any(trial.evidence.met for trial in job.trials.values()):
         job.note(f"no widths that are multiples of {job.learnt} meet the budget: multiples of {job.grid} were tried")
         _learn(job)
     _anchored(job)
@@ -188,9 +189,11 @@ def _between(job: Job) -> list[Guess]:
 
     A channel of a group may stand for several of a kernel's, as before a PixelShuffle: its steps are finer then.
     """
+    assert job.table is not None
     good = best(job)
     much = 1 - good.evidence.share > MUCH and not whole(job, good.selection)
-    if not much or not good.evidence.sure or job.options.align is not None or job.grid != GRID:
+    coarse = job.options.align is None and job.grid == GRID
+    if not (much and coarse and good.evidence.sure and job.table.may_grow):
         return []
     job.grid = HALF
     job.note(f"multiples of {GRID} leave {1 - good.evidence.share:.0%} of the budget: multiples of {HALF} were tried")

@@ -130,6 +130,16 @@ class LatencyTable:
             table._take_line(line, f"{path}, line {number}")
         return table
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether what is measured can be added: neither another device's, nor a file that may only be read."""
+        try:
+            if self.path is not None:
+                check_writable(self.path)
+        except OutputError:
+            return False
+        return not self.foreign
+
     def lookup(self, signature: Signature) -> Mapping[tuple[int, ...], Sample]:
         """Every sample of a kernel by its widths; empty when it was never measured."""
         return self._kernels.get(signature.key, {})

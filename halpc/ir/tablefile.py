@@ -47,7 +47,7 @@ def append_lines(path: Path, device: Device, lines: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """That a table that is not there yet may be written.
+    """That a table may be written, or added to.
 
     Raises:
         OutputError: no folder can be made for it, or nothing may be written there.

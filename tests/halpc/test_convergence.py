@@ -18,6 +18,7 @@ from halpc.evidence import Call, Evidence, weigh
 from halpc.ir.cost import CostModel
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Charge
+from halpc.ir.table import LatencyTable
 from halpc.job import Job
 from halpc.options import Options
 from halpc.units import Budget, parse_budget
@@ -72,6 +73,7 @@ def outcome(prepared: Job, device: NoisyDevice, budget: str = "60%", percentile:
     """A compile's loop and last word; the true latency over the true limit."""
     job = prepared.at(replace(prepared.options, budgets=(parse_budget("latency", budget),), percentile=percentile))
     job.profiler = device
+    job.table = LatencyTable(job.profiler.device)
     closed_loop.select_and_measure(job)
     trials.judge(job)
     for _ in range(2):
@@ -185,6 +187,7 @@ def test_what_the_best_choice_leaves_is_tried_in_single_groups(prepared: Job, mo
     """Also where local moves propose nothing: choices wider in one group, all worth more, none measured before."""
     job = prepared.at(replace(prepared.options, budgets=(parse_budget("latency", "60%"),)))
     job.profiler = NoisyDevice(0.0)
+    job.table = LatencyTable(job.profiler.device)
     monkeypatch.setattr(closed_loop, "CLOSE", 0.0)  # content with the first round
     closed_loop.select_and_measure(job)
     kept, known = trials.best(job), set(job.trials)
