@@ -16,6 +16,8 @@ from passes.loading.bodies import Open
 from passes.loading.fold import Known
 from passes.weights import array_of
 
+_CHECKED = ("BatchNormalization", "QuantizeLinear", "DequantizeLinear")  # beside layers
+
 
 def check_ports(path: Path, proto: onnx.ModelProto) -> None:
     """That what goes in and out are tensors, and what goes in has a rank.
@@ -68,19 +70,19 @@ def check_layers(path: Path, twin: gs.Graph) -> dict[str, str]:
 
 
 def check_numbers(path: Path, graph: gs.Graph) -> None:
-    """That no weight of a layer is NaN or infinite.
+    """That no weight of a layer, and nothing that quantised numbers are scaled by, is NaN or infinite.
 
     Raises:
         ModelError: naming the first that is.
     """
     for node in graph.nodes:
-        if node.op not in WEIGHTED and node.op != "BatchNormalization":
+        if node.op not in WEIGHTED and node.op not in _CHECKED:
             continue
         for tensor in node.inputs:
             if not isinstance(tensor, gs.Constant):
                 continue
             values = array_of(tensor)
-            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            if "float" in values.dtype.name and not np.isfinite(values).all():
                 at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
                 raise ModelError(
                     f"{path}: weight {tensor.name} of {node.name} is {values[at]} at {list(at)}, expected finite"

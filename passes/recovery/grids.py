@@ -21,11 +21,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from passes.casting.float8 import FLOAT8
 from passes.recovery.segments import reads
 
 Array = NDArray[np.float64]
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
-FLOAT8 = frozenset({"float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"})
+FLOATS = frozenset(str(helper.tensor_dtype_to_np_dtype(kind).name) for kind in FLOAT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Grid:
         source: the initializer.
         scale: float64, shaped so that it broadcasts against the initializer.
         zero: of the same shape, the zero points.
-        kind: the type of the quantised numbers, of INTEGERS or FLOAT8.
+        kind: the type of the quantised numbers, of INTEGERS or FLOATS.
         quantised: whether the initializer itself holds the quantised numbers.
     """
 
@@ -57,7 +58,7 @@ class Grid:
         return steps if self.quantised else (steps - self.zero) * self.scale
 
     def _steps(self, value: Array) -> Array:
-        if self.kind.name in FLOAT8:
+        if self.kind.name in FLOATS:
             largest = float(ml_dtypes.finfo(self.kind).max)
             return np.clip(value / self.scale, -largest, largest).astype(self.kind).astype(np.float64)
         limits = np.iinfo(self.kind)
@@ -91,7 +92,7 @@ def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
 def _grid(
     node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, before: onnx.NodeProto | None
 ) -> Grid | None:
-    """None where scales are no constants, come in blocks, or the quantised numbers are packed four-bit ones.
+    """None where scales are no constants, come in blocks or are not above zero, or the numbers are packed four-bit ones.
 
     Args:
         node: a DequantizeLinear.
@@ -103,10 +104,12 @@ def _grid(
     if said.get("block_size", 0) or not all(name in items for name in names):
         return None
     arrays = [numpy_helper.to_array(items[name]) for name in names]
+    if not (arrays[0] > 0).all():
+        return None
     stored = numpy_helper.to_array(items[source])
     point = arrays[1] if len(arrays) > 1 else np.zeros_like(arrays[0], dtype=_without_point(before))
     kind = stored.dtype if before is None else point.dtype
-    if kind.name not in INTEGERS | FLOAT8 or (before is not None and stored.dtype != np.float32):
+    if kind.name not in INTEGERS | FLOATS or (before is not None and stored.dtype != np.float32):
         return None
     along = said.get("axis", 1) % max(stored.ndim, 1)
     shape = [-1 if axis == along else 1 for axis in range(stored.ndim)] if arrays[0].size > 1 else [1] * stored.ndim

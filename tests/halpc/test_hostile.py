@@ -102,6 +102,13 @@ def broken_weight(value: float) -> onnx.ModelProto:
     return two_layers(first=numpy_helper.from_array(weight, "w"))
 
 
+def broken_scale() -> onnx.ModelProto:
+    proto = two_layers(first=numpy_helper.from_array(np.ones((4, 8), np.int8), "w_q"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(np.nan), "w_s"))
+    proto.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["w_q", "w_s"], ["w"], "dequantize"))
+    return proto
+
+
 def without_numbers() -> onnx.ModelProto:
     proto = two_layers()
     proto.graph.node[-1].output[0] = "c"
@@ -159,6 +166,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "huge": (lambda: two_layers((2**40, 4)), ("entries", "--shape")),
     "larger than memory": (exploding, ("does not run",)),
     "a weight that is NaN": (lambda: broken_weight(np.nan), ("weight w of", "nan at [2, 3]", "finite")),
+    "a scale that is NaN": (broken_scale, ("w_s of dequantize", "nan at []", "finite")),
     "a weight without end": (lambda: broken_weight(-np.inf), ("weight w of", "-inf at [2, 3]")),
     "too small an input": (too_small, ("tensor y comes out as 1x4x-1x4", "x 1x3x3x8", "larger sizes")),
     "a list goes in": (lambda: sequence("input"), ("input list", "sequence", "expected a tensor")),

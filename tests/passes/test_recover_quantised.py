@@ -147,6 +147,16 @@ def test_half_precision_is_recovered_in_float32_and_stored_as_it_was(kind: int) 
     assert result.error_after > 1e-9  # the rounding of what is stored
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan])
+def test_scales_that_are_not_above_zero_are_left_alone(scale: float) -> None:
+    model = _model(fake=False)
+    item = next(item for item in model.graph.initializer if item.name == "w_s")
+    values = numpy_helper.to_array(item).copy()
+    values[2] = scale
+    item.CopyFrom(numpy_helper.from_array(values, "w_s"))
+    assert "w" not in grids_of(model)
+
+
 @pytest.mark.parametrize("attribute", [("block_size", 2)])
 def test_blocked_scales_are_left_alone(attribute: tuple[str, int]) -> None:
     model = _model(fake=False)
