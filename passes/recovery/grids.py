@@ -92,7 +92,7 @@ def grids_of(model: onnx.ModelProto) -> dict[str, Grid]:
 def _grid(
     node: onnx.NodeProto, items: Mapping[str, onnx.TensorProto], source: str, before: onnx.NodeProto | None
 ) -> Grid | None:
-    """None where scales are no constants, come in blocks or are not above zero, or the numbers are packed four-bit ones.
+    """None where scales are no constants, come in blocks or are not above zero, or numbers are packed four-bit ones.
 
     Args:
         node: a DequantizeLinear.
