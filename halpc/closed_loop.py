@@ -21,7 +21,7 @@ from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job
 from halpc.limits import MUCH, infeasible
 from halpc.proposals import Guess
-from halpc.trials import Candidate, best, known_by, try_out, whole, widths_of
+from halpc.trials import LAST_WORD, Candidate, best, known_by, try_out, whole, widths_of
 from passes.profile import Profiled, for_now, profile
 from profilers import profiler_for
 
@@ -126,11 +126,12 @@ def select_and_measure(job: Job) -> None:
     if job.profiler is None:
         choose_once(job)
         return
-    if any(trial.evidence.sure for trial in job.trials.values()):  # selected before, and missed by noise at the end
+    missed = sum(measured["round"] == LAST_WORD for measured in job.rounds)  # selected before, and by noise in vain
+    if missed and best(job).evidence.sure and (missed > 1 or _good_enough(job, best(job))):
         _go_back(job)
         return
     before = max((trial.round for trial in job.trials.values()), default=0)
-    rounds, number = AGAIN_ROUNDS if before else job.options.rounds, 0
+    rounds, number = AGAIN_ROUNDS if missed else job.options.rounds, 0
     while number < rounds + job.spare_rounds:
         number += 1
         job.progress("select", number, rounds + job.spare_rounds)

@@ -215,6 +215,29 @@ def test_a_choice_that_surely_met_the_budget_is_improved_only_while_measuring_ha
     assert (rounds_of(job) == first_sure) == (enough == 0)
 
 
+def test_where_the_last_measurement_misses_what_is_left_is_used_once_and_then_a_sure_choice_is_kept(
+    prepared: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepared.at(replace(prepared.options, budgets=(parse_budget("latency", "60%"),)))
+    job.profiler = NoisyDevice(0.0)
+    job.table = LatencyTable(job.profiler.device)
+    with monkeypatch.context() as content:
+        content.setattr(closed_loop, "CLOSE", 0.0)  # with the first round
+        closed_loop.select_and_measure(job)
+    trials.judge(job)  # as if it had missed
+    little, known = trials.best(job).evidence.share, len(job.trials)
+    assert little < closed_loop.CLOSE
+    closed_loop.select_and_measure(job)
+    assert len(job.trials) > known
+    assert little < trials.best(job).evidence.share <= 1
+    assert rounds_of(job) <= 1 + closed_loop.AGAIN_ROUNDS
+    trials.judge(job)  # as if it had missed again
+    known = len(job.trials)
+    closed_loop.select_and_measure(job)
+    assert len(job.trials) == known
+    assert job.trials[trials.widths_of(job)].evidence.sure
+
+
 def told(pairs: Sequence[tuple[Timing, Timing]], budget: Budget) -> Evidence:
     """What calls of one model beside its baseline say."""
     return weigh([Call(before, {"slim": after}) for before, after in pairs], budget, 50.0)["slim"]
