@@ -65,8 +65,8 @@ def _engine(found: Facts) -> str:
 
 
 def _cuda_graph(facts: Facts) -> str:
-    times = f"{facts['without']:.3f} ms without, {facts['with']:.3f} ms with a CUDA graph"
-    return f"ResNet-50, fp32, batch 1, onnxruntime: {times}."
+    captured = f"{facts['with']:.3f} ms with" if "with" in facts else f"refused ({facts['refused']}) with"
+    return f"ResNet-50, fp32, batch 1, onnxruntime: {facts['without']:.3f} ms without, {captured} a CUDA graph."
 
 
 def _baselines(facts: Facts) -> str:

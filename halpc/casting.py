@@ -138,11 +138,11 @@ def say_what_came(job: Job, model: onnx.ModelProto) -> None:
 def say_what_runs(job: Job) -> None:
     """Which kernels the deployed model really runs in, and whether the precision pays: into the report.
 
-    On processors, whose runtimes widen what they have no kernels for; an engine's build says it for GPUs.
+    Of onnxruntime's own kernels, which widen what there are none for; what builds engines says it of those.
     """
     precision = job.options.precision
     inner = backend_of(job)
-    if inner is None or inner.device.kind != "cpu" or not hasattr(inner, "precisions"):
+    if inner is None or inner.device.provider == "tensorrt" or not hasattr(inner, "precisions"):
         return
     found = inner.precisions(as_measured(job, job.deployed))
     job.profile_stats["kernels"] = found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from halpc.errors import BackendError
 
 DRIVER_LIBRARY = "libcuda.so.1"
+TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # 0: no NVIDIA library computes float32 in TF32
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
@@ -70,6 +72,19 @@ def probe(who: str = "this backend") -> Gpu:
             "`nvidia-smi` and CUDA_VISIBLE_DEVICES, or choose `--profiler onnxruntime`."
         )
     return _describe(driver, count.value)
+
+
+def refuse_tf32_switched_off(precision: str) -> None:
+    """That TF32 is what will be measured where it was asked for.
+
+    Raises:
+        BackendError: the environment turns it off in all of NVIDIA's libraries.
+    """
+    if precision == "tf32" and os.environ.get(TF32_SWITCH) == "0":
+        raise BackendError(
+            f"--precision tf32: {TF32_SWITCH}=0 is in the environment, with which NVIDIA's libraries compute in"
+            " float32: unset it, or choose --precision fp32"
+        )
 
 
 def _load_driver(who: str) -> ctypes.CDLL:

@@ -44,9 +44,13 @@ def random_array(name: str, shape: Iterable[Any], kind: str, seed: int = 0) -> N
     element = kind.removeprefix("tensor(").removesuffix(")")
     if element not in _TYPES:
         raise ModelError(f"input {name!r} is {kind}: halpc can make random inputs of numbers only")
-    dtype = np.dtype(_TYPES[element])
+    return random_of(np.dtype(_TYPES[element]), sizes, seed)
+
+
+def random_of(dtype: np.dtype[Any], sizes: tuple[int, ...], seed: int = 0) -> NDArray[np.generic]:
+    """An array of a type; see `random_feeds`."""
     rng = np.random.default_rng(seed)
-    if element == "uint8":
+    if dtype == np.uint8:
         return rng.integers(0, _IMAGE_LEVELS, sizes).astype(dtype)
     if dtype.kind in "biu":
         return rng.integers(0, _FEW, sizes).astype(dtype)

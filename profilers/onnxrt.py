@@ -236,7 +236,7 @@ class OnnxRuntimeProfiler:
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
             # without `enable_fallback=0` onnxruntime goes on on the CPU where a provider fails, and prints so
-            session = self._ort.InferenceSession(source, options, providers=self._providers(), enable_fallback=0)
+            session = self._ort.InferenceSession(source, options, providers=self._providers(model), enable_fallback=0)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             if optimised is not None:
                 check_room(optimised.parent, _size_of(model))
@@ -250,10 +250,13 @@ class OnnxRuntimeProfiler:
             ort_device.refuse_the_processor(session, self._provider)
         return session
 
-    def _providers(self) -> list[Any]:
-        """The provider, then those that take what it has no kernels for."""
-        tf32 = "1" if self._device.precision == "tf32" else "0"
-        cuda = ("CUDAExecutionProvider", {"use_tf32": tf32})
+    def _providers(self, model: Model) -> list[Any]:
+        """The provider, then those that take what it has no kernels for.
+
+        Without `use_tf32` cuDNN's convolutions of every type do without tensor cores: it is off for float32 alone.
+        """
+        exact = self._device.precision == "fp32" and not ort_device.in_sixteen_bits(model)
+        cuda = ("CUDAExecutionProvider", {"use_tf32": "0" if exact else "1"})
         before: dict[str, list[Any]] = {
             "CPUExecutionProvider": [],
             "CUDAExecutionProvider": [cuda],

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from halpc.errors import BackendError
 from halpc.ir.latency import Device
-from profilers.cuda import Gpu, probe
+from halpc.ir.profiler import Model
+from profilers.cuda import TF32_SWITCH, Gpu, probe, refuse_tf32_switched_off
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ _INSTALL: Final = {
     "CUDAExecutionProvider": "in its place, with an NVIDIA driver: pip install 'onnxruntime-gpu[cuda,cudnn]'",
     "TensorrtExecutionProvider": "pip install onnxruntime-gpu and the TensorRT libraries that it wants",
 }
-TF32_SWITCH: Final = "NVIDIA_TF32_OVERRIDE"  # 0: no NVIDIA library computes float32 in TF32
 TELL_PLACES: Final = "session.record_ep_graph_assignment_info"
 _WEIGHTED: Final = ("Conv", "Gemm", "MatMul")
 _VECTOR_UNITS: Final = ("amx_int8", "avx512f", "avx2", "avx", "sve", "asimd")
@@ -79,16 +79,24 @@ def describe(ort: Any, provider: str, threads: int, precision: str, optimisation
         return Device("cpu", name, "onnxruntime", ort.__version__, provider, precision, threads, details)
     found = probe(f"onnxruntime's {provider} provider")
     details |= {"driver": driver_version(), "compute_capability": found.capability}
-    _refuse_tf32_where_it_stays(provider, precision, found)
+    _refuse_another_tf32(provider, precision, found)
     return Device("cuda", found.name, "onnxruntime", ort.__version__, provider, precision, threads, details)
 
 
-def _refuse_tf32_where_it_stays(provider: str, precision: str, found: Gpu) -> None:
+def in_sixteen_bits(model: Model) -> bool:
+    """Whether a model's weights are float16 or bfloat16."""
+    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
+    kinds = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(weight.data_type in kinds and len(weight.dims) > 1 for weight in proto.graph.initializer)
+
+
+def _refuse_another_tf32(provider: str, precision: str, found: Gpu) -> None:
     """onnxruntime's TensorRT provider has no switch for TF32, which is on; only the environment turns it off.
 
     Raises:
-        BackendError: fp32 was asked for, and would be measured as tf32.
+        BackendError: fp32 was asked for, and would be measured as tf32; or the other way round.
     """
+    refuse_tf32_switched_off(precision)
     tensor_cores = tuple(map(int, found.capability.split("."))) >= (8, 0)
     if provider == "tensorrt" and precision == "fp32" and tensor_cores and os.environ.get(TF32_SWITCH) != "0":
         raise BackendError(

@@ -34,6 +34,7 @@ from halpc.ir.profiler import Feeds, Model
 from halpc.ir.table import cache_folder
 from profilers import trt_job, trt_layers
 from profilers.bundle import bundle, is_aside, owners
+from profilers.cuda import refuse_tf32_switched_off
 from profilers.portions import portions
 from profilers.trt_engine import Profile, Settings
 
@@ -138,6 +139,7 @@ class TensorRTProfiler:
         )
 
     def _check_capability(self, gpu: Mapping[str, str]) -> None:
+        refuse_tf32_switched_off(self.settings.precision)
         least = _CAPABILITIES.get(self.settings.precision, (0, 0))
         if tuple(map(int, gpu["capability"].split("."))) < least:
             raise BackendError(

@@ -281,7 +281,7 @@ def _store_cache(config: Any, path: Path) -> None:
     if stored := _stored(path):
         theirs = config.create_timing_cache(stored)
         if theirs is not None:
-            cache.combine(theirs, True)
+            cache.combine(theirs, ignore_mismatch=False)
     data = cache.serialize()
     if data is None:
         return

@@ -21,15 +21,14 @@ from numpy.typing import DTypeLike, NDArray
 from halpc.errors import BackendError, CalibrationError
 from profilers import trt_engine
 from profilers.cuda import Cuda
+from profilers.feeds import random_of
 
 WARM_UP_SECONDS = 0.2
 BURST, BURST_MS = 8, 100.0  # replays of one engine before the next one's turn: fewer where they take longer
 LEAST_ROUNDS = 5  # fewer say nothing of how far they are apart
-_FLOATS: dict[str, DTypeLike] = {
-    "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "FP8": ml_dtypes.float8_e4m3fn,
-}  # fmt: skip
 _TYPES: dict[str, DTypeLike] = {
-    **_FLOATS, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "UINT8": np.uint8, "BOOL": np.bool_,
+    "FLOAT": np.float32, "HALF": np.float16, "BF16": ml_dtypes.bfloat16, "FP8": ml_dtypes.float8_e4m3fn,
+    "INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "UINT8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 
 
@@ -107,7 +106,9 @@ def open_engine(
 
 
 def fill(loaded: Loaded, feeds: Mapping[str, NDArray[Any]]) -> None:
-    """Gives every input its values: from `feeds`, at random where those say nothing, zeros where it has no fractions.
+    """Gives every input its values: from `feeds`, at random where those say nothing.
+
+    Not zeros, with which GPUs need less power and run faster.
 
     Raises:
         CalibrationError: an input that was handed over does not have the engine's shape.
@@ -121,9 +122,9 @@ def fill(loaded: Loaded, feeds: Mapping[str, NDArray[Any]]) -> None:
         shape, given = _shape_of(loaded, name), feeds.get(name)
         if given is not None and given.shape != shape:
             raise CalibrationError(f"input {name} has shape {given.shape}, the engine runs at {shape}.")
-        if given is None and kind in _FLOATS:  # not zeros, with which GPUs need less power and run faster
-            given = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        values: NDArray[Any] = np.zeros(shape, dtype) if given is None else given.astype(dtype)
+        if given is not None and given.dtype.kind == "V":  # what npz files make of types that numpy lacks
+            given = given.view(dtype)
+        values = random_of(np.dtype(dtype), shape) if given is None else given.astype(dtype)
         loaded.cuda.upload(loaded.addresses[name], np.ascontiguousarray(values))
 
 

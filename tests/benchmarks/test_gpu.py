@@ -112,3 +112,8 @@ def test_an_engines_page_tells_how_far_it_got() -> None:
     assert "an H100, tensorrt 11.4." in page
     assert "1.500 ms (as a CUDA graph); layers 1.750 ms, 118 of 120 nodes named in them" in page
     assert "- resnet50, fp32: not built; not run; BackendError: no / memory" in page
+
+
+def test_a_cuda_graph_that_is_refused_leaves_the_time_without_one() -> None:
+    page = gpu_report.markdown({"cuda_graph": {"without": 2.0, "refused": "RuntimeError: no capture"}})
+    assert "2.000 ms without, refused (RuntimeError: no capture) with a CUDA graph" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,7 @@ from halpc.evidence import Call, Evidence, weigh
 from halpc.ir.cost import CostModel
 from halpc.ir.latency import Timing
 from halpc.ir.problem import Charge
+from halpc.ir.profiler import Feeds, Model
 from halpc.ir.table import LatencyTable
 from halpc.job import Job
 from halpc.options import Options
@@ -236,6 +237,31 @@ def test_where_the_last_measurement_misses_what_is_left_is_used_once_and_then_a_
     closed_loop.select_and_measure(job)
     assert len(job.trials) == known
     assert job.trials[trials.widths_of(job)].evidence.sure
+
+
+@dataclass
+class Building(NoisyDevice):
+    """One that takes a time to build an engine of every new model, as its clock says."""
+
+    build_s: float = 45.0
+    built: set[bytes] = field(default_factory=set)
+
+    def compare(self, models: Sequence[Model], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
+        self.built |= {model.SerializeToString() for model in models if isinstance(model, onnx.ModelProto)}
+        return super().compare(models, seconds=seconds, feeds=feeds)
+
+    def monotonic(self) -> float:
+        return self.seconds + self.build_s * len(self.built)
+
+
+def test_building_engines_is_no_measuring(prepared: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(4):
+        device = Building(0.01, seed=seed)
+        monkeypatch.setattr(trials, "time", device)
+        job, share = outcome(prepared, device)
+        assert len(device.built) * device.build_s > closed_loop.ENOUGH_S
+        assert job.measuring_s < closed_loop.ENOUGH_S
+        assert 0.97 <= share <= 1
 
 
 def told(pairs: Sequence[tuple[Timing, Timing]], budget: Budget) -> Evidence:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
@@ -14,7 +16,7 @@ from onnxruntime.quantization import QuantFormat
 
 from halpc import casting
 from halpc.cli import main
-from halpc.ir.latency import Timing
+from halpc.ir.latency import Device, Timing
 from passes.cast import cast, precision_of
 from profilers import ort_device
 from profilers.onnxrt import OnnxRuntimeProfiler
@@ -153,8 +155,9 @@ def test_a_model_that_is_quantised_already_passes_through(network: Path, form: Q
 
 @pytest.mark.parametrize("profiler", ["onnxruntime", "auto"])
 def test_tf32_on_a_processor_is_refused_by_name(
-    network: Path, profiler: str, capsys: pytest.CaptureFixture[str]
+    network: Path, profiler: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` would take a GPU
     assert compiled(network, "tf32", "--latency", "60%", "--profiler", profiler)[0] == 6
     assert "TF32 is a mode of NVIDIA's tensor cores" in capsys.readouterr().err
 
@@ -248,6 +251,25 @@ def test_the_report_says_in_which_kernels_the_model_runs(network: Path) -> None:
     fp16 = report["profiler"]["kernels"].get("fp16", 0)
     assert any(f"of 4 convolutions and matrix products {fp16} run in fp16" in n for n in report["notes"]) == (fp16 < 4)
     assert report["profiler"]["fp32_baseline_ms"] > 0
+
+
+@pytest.mark.parametrize(("provider", "said"), [("cuda", True), ("tensorrt", False)])
+def test_a_gpu_that_widens_int8_says_so(monkeypatch: pytest.MonkeyPatch, provider: str, said: bool) -> None:
+    """onnxruntime's own kernels, not the engines that TensorRT builds inside it."""
+    device = Device("cuda", "a GPU", "onnxruntime", "1.32.0", provider, "int8")
+    inner = SimpleNamespace(device=device, precisions=lambda model: {"fp32": 4})
+    notes: list[str] = []
+    job: Any = MagicMock(options=SimpleNamespace(precision="int8"), profile_stats={}, evidence=None, note=notes.append)
+    for name, answer in (
+        ("backend_of", inner),
+        ("as_measured", None),
+        ("static_proto", None),
+        ("precision_of", "fp32"),
+    ):
+        monkeypatch.setattr(casting, name, lambda *_, answer=answer: answer)
+    casting.say_what_runs(job)
+    wanted = "of 4 convolutions and matrix products 0 run in int8 kernels on this device, 4 in fp32"
+    assert [note.startswith(wanted) for note in notes] == [True] * said
 
 
 def test_a_model_that_came_quantised_is_not_called_fp32_in_silence(

@@ -94,6 +94,30 @@ def test_what_a_provider_cannot_run_goes_to_the_next_best_and_never_silently_to_
         assert asked[-1] == {"providers": [*first, cuda, "CPUExecutionProvider"], "enable_fallback": 0}
 
 
+@pytest.mark.parametrize(("precision", "weights", "as_file", "allowed"), [
+    ("fp32", onnx.TensorProto.FLOAT, False, "0"), ("fp32", onnx.TensorProto.FLOAT16, False, "1"),
+    ("fp32", onnx.TensorProto.BFLOAT16, True, "1"), ("fp32", onnx.TensorProto.FLOAT, True, "0"),
+    ("fp16", onnx.TensorProto.FLOAT16, False, "1"), ("int8", onnx.TensorProto.FLOAT, False, "1"),
+])  # fmt: skip
+def test_tensor_cores_are_kept_from_float32_alone(
+    precision: str, weights: int, as_file: bool, allowed: str, tmp_path: Path
+) -> None:
+    """Without `use_tf32` onnxruntime takes them from convolutions of every type."""
+    model = relu()
+    model.graph.initializer.append(onnx.helper.make_tensor("w", weights, (1, 1), [1.0]))
+    onnx.save(model, tmp_path / "model.onnx")
+    found = OnnxRuntimeProfiler(provider="cuda", precision=precision)._providers(
+        tmp_path / "model.onnx" if as_file else model
+    )
+    assert found[0] == ("CUDAExecutionProvider", {"use_tf32": allowed})
+
+
+def test_tf32_that_the_environment_turns_off_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ort_device.TF32_SWITCH, "0")
+    with pytest.raises(BackendError, match=r"NVIDIA_TF32_OVERRIDE=0 is in the environment.*--precision fp32"):
+        OnnxRuntimeProfiler(provider="cuda", precision="tf32")
+
+
 def test_fp32_is_not_measured_as_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"NVIDIA_TF32_OVERRIDE=0 is in the environment.*--precision tf32"):
         OnnxRuntimeProfiler(provider="tensorrt", precision="fp32")

@@ -19,6 +19,7 @@ from passes.cast import cast_for_timing
 from passes.load import load
 from passes.proto import static_proto
 from profilers import trt, trt_engine
+from profilers.cuda import TF32_SWITCH
 from profilers.trt_engine import Profile, Settings
 
 
@@ -58,6 +59,8 @@ no_gpu = pytest.mark.skipif(has_gpu(), reason="this machine has an NVIDIA driver
 @pytest.fixture
 def rtx() -> Iterator[trt.TensorRTProfiler]:
     pytest.importorskip("tensorrt_rtx")
+    if has_gpu():
+        pytest.skip("with a driver plans are loaded as well, which TensorRT-RTX does on few GPUs")
     with trt.TensorRTProfiler("tensorrt_rtx") as profiler:
         yield profiler
 
@@ -96,6 +99,14 @@ def test_a_precision_that_the_gpu_lacks_is_refused_by_name(precision: str, capab
     else:
         with pytest.raises(BackendError, match=rf"--precision {precision} needs .* a GPU has {capability}"):
             _ = profiler.device
+
+
+def test_tf32_that_the_environment_turns_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TF32_SWITCH, "0")
+    profiler = trt.TensorRTProfiler(settings=Settings(precision="tf32"))
+    profiler._facts = {"gpu": {"name": "a GPU", "capability": "9.0", "cuda": "13.0"}, "version": "11.4.0"}
+    with pytest.raises(BackendError, match="NVIDIA_TF32_OVERRIDE=0 is in the environment"):
+        _ = profiler.device
 
 
 def importing(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:

@@ -19,8 +19,10 @@ class Cache:
         self.entries = set(data.decode())
 
     def combine(self, other: Cache, ignore_mismatch: bool) -> bool:
-        self.entries |= other.entries
-        return True
+        """Entries of another GPU or version have capitals."""
+        fits = ignore_mismatch or "".join(other.entries).islower()
+        self.entries |= other.entries if fits else set()
+        return fits
 
     def serialize(self) -> bytes:
         return "".join(sorted(self.entries)).encode()
@@ -36,8 +38,9 @@ class Config:
         return None if data == b"damaged" else Cache(data)
 
     def set_timing_cache(self, cache: Cache, ignore_mismatch: bool) -> bool:
-        self.cache = cache
-        return True
+        fits = ignore_mismatch or not "".join(cache.entries).isupper()
+        self.cache = cache if fits else self.cache
+        return fits
 
     def get_timing_cache(self) -> Cache | None:
         return self.cache
@@ -63,6 +66,13 @@ def test_a_cache_grows_by_what_is_timed_here_and_elsewhere(tmp_path: Path) -> No
     build(path, "a")
     build(path, "b", meanwhile="xy")
     assert path.read_bytes() == b"abxy"
+
+
+def test_what_another_gpu_timed_is_dropped_for_good(tmp_path: Path) -> None:
+    path = tmp_path / "t.timing"
+    path.write_bytes(b"XY")
+    build(path, "a")
+    assert path.read_bytes() == b"a"
 
 
 @pytest.mark.parametrize("broken", ["damaged", "folder", "closed"])

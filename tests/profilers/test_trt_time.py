@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,6 +17,8 @@ from profilers import trt_engine, trt_time
 HALF = SimpleNamespace(name="HALF", itemsize=2)
 BF16 = SimpleNamespace(name="BF16", itemsize=2)
 FP8 = SimpleNamespace(name="FP8", itemsize=1)
+UINT8 = SimpleNamespace(name="UINT8", itemsize=1)
+INT64 = SimpleNamespace(name="INT64", itemsize=8)
 INT4 = SimpleNamespace(name="INT4", itemsize=0.5)
 INPUT, OUTPUT = "input", "output"
 
@@ -190,6 +193,23 @@ def test_floats_of_every_size_are_random(plan: Path, kind: Any) -> None:
     values = opened.cuda.memory[opened.context.addresses["x"]]
     assert values.dtype.itemsize == kind.itemsize
     assert len(set(values.astype(np.float32).ravel().tolist())) > 4
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(UINT8, 255), (INT64, 1)])
+def test_integers_are_image_levels_or_few(plan: Path, kind: Any, largest: int) -> None:
+    opened = loaded(plan, FakeCuda(), kind=kind)
+    values = opened.cuda.memory[opened.context.addresses["x"]]
+    assert values.nbytes == 8 * kind.itemsize
+    assert 0 < values.max() <= largest
+    assert len(set(values.ravel().tolist())) > (2 if largest > 1 else 1)
+
+
+@pytest.mark.parametrize("kind", [BF16, FP8])
+def test_feeds_of_types_that_npz_files_do_not_know_arrive(plan: Path, tmp_path: Path, kind: Any) -> None:
+    types = {"BF16": ml_dtypes.bfloat16, "FP8": ml_dtypes.float8_e4m3fn}
+    np.savez(tmp_path / "feeds.npz", x=np.full((2, 4), 1.5, types[kind.name]))
+    opened = loaded(plan, FakeCuda(), kind=kind, feeds=dict(np.load(tmp_path / "feeds.npz")))
+    assert opened.cuda.memory[opened.context.addresses["x"]].astype(np.float32).tolist() == [[1.5] * 4] * 2
 
 
 def test_types_that_numpy_lacks_stay_zero(plan: Path) -> None:
