@@ -283,8 +283,10 @@ class _Runner:
         given = feeds or {}
         values = {**random_feeds(i for i in inputs if i.name not in given), **given}
         on_gpu = profiler.device.kind == "cuda"
-        for value in inputs:
-            self.binding.bind_ortvalue_input(value.name, ort_device.on_device(values[value.name], on_gpu))
+        # on the CPU a binding points into the arrays, and before onnxruntime 1.30 does not hold them
+        self.bound = {value.name: ort_device.on_device(values[value.name], on_gpu) for value in inputs}
+        for name, held in self.bound.items():
+            self.binding.bind_ortvalue_input(name, held)
         for value in self.session.get_outputs():
             self.binding.bind_output(value.name, "cuda" if on_gpu else "cpu")
 
