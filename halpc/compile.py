@@ -53,7 +53,7 @@ from passes.score import (
 from passes.unfold import unfolded
 from passes.vanish import vanishable
 from passes.verification.conversion import conversion_error
-from passes.verify import verify
+from passes.verify import verify, verify_reading
 from passes.write import check_names, publish, staging, write_json
 
 log = logging.getLogger(__name__)
@@ -285,7 +285,8 @@ def _recover(job: Job) -> None:
 
 
 def _verify(job: Job) -> None:
-    """slim = masked, before recovery touches a weight."""
+    """What was read is what is in the file, and slim = masked, before recovery touches a weight."""
+    verify_reading(job.model, job.options.values)
     real = [] if job.calibration is None else list(islice(job.calibration.batches(VERIFY_BATCH), 1))
     approximate = bool(job.coupling.renormalised)
     job.verification = verify(job.model, job.coupling, job.plan, job.slim, inputs=real, approximate=approximate)

@@ -30,6 +30,7 @@ from passes.loading.literal import literalise, settle
 from passes.loading.origins import origins_of
 from passes.loading.recipes import recipes_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
+from passes.loading.spellings import respell
 from passes.loading.twin import twin_of
 from passes.loading.whole import check_ports, check_sizes
 from passes.proto import fits
@@ -122,8 +123,9 @@ def read(path: Path) -> onnx.ModelProto:
         if not getattr(proto.graph, what):
             raise ModelError(f"{path}: the graph has no {what}s, so there is nothing to prune; export it again")
     _check_versions(path, proto)
-    check_ports(path, proto)
     _load_external(path, proto)
+    respell(proto)
+    check_ports(path, proto)
     _check(path, proto)
     return proto
 

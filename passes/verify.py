@@ -29,6 +29,7 @@ from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import fits, proto_of
 from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
+from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible
 from passes.verification.squashed import squashed
@@ -158,6 +159,21 @@ def verify(
             "nothing was written. This is a bug of halpc: please report the model"
         )
     return result
+
+
+def verify_reading(model: Model, settings: Mapping[str, float]) -> None:
+    """That load read the file as onnxruntime does, see `passes/verification/reading.py`.
+
+    Args:
+        settings: inputs that always have this value.
+
+    Raises:
+        VerificationError: it did not.
+    """
+    kind = _coarsest(model)
+    check_reading(
+        model, settings, floor=FLOOR.get(kind, 2e-5), nudge=NUDGE.get(kind, 1e-6), factor=NOISE_FACTOR, ceiling=CEILING
+    )
 
 
 def _judged(pairs: Mapping[str, tuple[float, float]], before: Mapping[str, str]) -> list[tuple[float, float]]:

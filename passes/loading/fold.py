@@ -1,15 +1,19 @@
 """What a graph computes at given input shapes: every tensor's static shape, and the value of what is constant.
 
 One pass in topological order: onnx infers each node's output shapes from its input shapes and known values;
-nodes of constants are evaluated, `Shape` is constant once its operand's shape is. Operators that onnx has no
-schema for are asked of onnxruntime by running the model once.
+nodes of constants are evaluated, `Shape` is constant once its operand's shape is: by onnx's reference where that moves
+entries or does plain arithmetic, else by onnxruntime, since the reference computes some operators otherwise than it
+(BatchNormalization and Softmax of early opsets, LpNormalization, Resize, the clip of an LSTM, …). Operators that onnx
+has no schema for are asked of onnxruntime by running the model once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
+from passes.runtime import session_of
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
@@ -28,6 +33,14 @@ SMALL = 65_536  # values of at most this many entries are always evaluated
 GROWTH = 4  # larger ones only if they are at most this many times larger than what they are made of
 KEEP = ("DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
         "RandomUniformLike", "Multinomial", "Bernoulli", "If", "Loop", "Scan", "SequenceEmpty")  # fmt: skip
+# What the reference and onnxruntime compute alike: moving entries, comparing, and arithmetic of single entries.
+_PLAIN = frozenset((
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Compress", "Concat", "ConstantOfShape", "Div", "Equal", "Exp",
+    "Expand", "Flatten", "Floor", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log",
+    "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Sign",
+    "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where", "Xor",
+))  # fmt: skip
 SHAPE_DATA = 4096  # values up to this many entries are shown to shape inference
 
 
@@ -166,14 +179,29 @@ def _run(
     try:
         known = {name: value for name, value in feeds.items() if value is not None}
         proto = OnnxExporter.export_node(node)
-        trains = proto.op_type == "BatchNormalization" and len(proto.output) > 1
-        if trains and next(o.version for o in opsets if o.domain == "") < 14:
+        opset = next(o.version for o in opsets if o.domain == "")
+        trains = _trains(proto, opset)
+        if trains and opset < 14:
             known |= _own_statistics(proto, known)
             del proto.output[1:]
-        return evaluate(proto, known, opsets)
+        return evaluate(proto, known, opsets) if trains or _plain(proto, known) else executed(proto, known, opsets)
     except Exception as error:  # any failure of the reference just means "not evaluated", which is always sound
         log.debug("not folded: %s %s: %s", node.op, node.name, error)
         return None
+
+
+def _plain(node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether onnx's reference and onnxruntime are of one mind; integers below zero they divide differently."""
+    if node.op_type in ("Div", "Mod") and any(v.dtype.kind == "i" and (v < 0).any() for v in feeds.values()):
+        return False
+    return node.op_type in _PLAIN or any(v.dtype.kind not in "biuf" for v in feeds.values())
+
+
+def _trains(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether it is a BatchNormalization in training mode, which onnxruntime has no kernel for."""
+    if node.op_type != "BatchNormalization":
+        return False
+    return len(node.output) > 1 if opset < 14 else any(a.name == "training_mode" and a.i for a in node.attribute)
 
 
 def _own_statistics(node: onnx.NodeProto, known: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -192,14 +220,52 @@ def _own_statistics(node: onnx.NodeProto, known: Mapping[str, NDArray[Any]]) -> 
     return {node.input[3]: mean.astype(x.dtype), node.input[4]: variance.astype(x.dtype)}
 
 
+def executed(
+    node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: list[onnx.OperatorSetIdProto]
+) -> list[NDArray[Any]]:
+    """A node's present outputs, by onnxruntime. Raises what onnxruntime raises."""
+    return list(_executed(node.SerializeToString(), tuple(_Operand(*pair) for pair in feeds.items()),
+                          tuple((o.domain, o.version) for o in opsets)))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """A named array that is equal to another of the same bytes."""
+
+    name: str
+    array: NDArray[Any] = field(compare=False)
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = hashlib.sha256(f"{self.array.dtype} {self.array.shape}".encode())
+        told.update(np.ascontiguousarray(self.array).data)
+        object.__setattr__(self, "digest", told.digest())
+
+
+@lru_cache(maxsize=256)  # the same nodes are looked at for every set of sizes
+def _executed(
+    node: bytes, feeds: tuple[_Operand, ...], opsets: tuple[tuple[str, int], ...]
+) -> tuple[NDArray[Any], ...]:
+    proto = onnx.NodeProto.FromString(node)
+    model = _alone(proto, {operand.name: operand.array for operand in feeds}, [helper.make_opsetid(*o) for o in opsets])
+    session = session_of(model, optimise=False, threads=1)
+    found = session.run(None, {operand.name: operand.array for operand in feeds})
+    return tuple(np.asarray(value) for value in found)
+
+
 def evaluate(
     node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: list[onnx.OperatorSetIdProto]
 ) -> list[NDArray[Any]]:
     """A node's present outputs, by onnx's reference. Raises what the reference raises."""
+    return [np.asarray(v) for v in ReferenceEvaluator(_alone(node, feeds, opsets)).run(None, dict(feeds))]
+
+
+def _alone(
+    node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: list[onnx.OperatorSetIdProto]
+) -> onnx.ModelProto:
     types = [helper.make_tensor_value_info(n, onnx_type(v.dtype), v.shape) for n, v in feeds.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    model = helper.make_model(helper.make_graph([node], "one", types, outputs), opset_imports=opsets)
-    return [np.asarray(v) for v in ReferenceEvaluator(model).run(None, dict(feeds))]
+    return helper.make_model(helper.make_graph([node], "one", types, outputs), opset_imports=opsets, ir_version=8)
 
 
 def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto]) -> dict[str, Known]:

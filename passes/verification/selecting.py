@@ -59,6 +59,11 @@ def cuts_of(model: onnx.ModelProto) -> tuple[Cut, ...]:
     )
 
 
+def selects(node: onnx.NodeProto) -> bool:
+    """Whether a difference in the last place may change all behind a node."""
+    return bool(_operands(node))
+
+
 def _operands(node: onnx.NodeProto) -> tuple[int, ...]:
     """Operands that a node selects by: none for a cast to another float, a pool without positions, and so on."""
     attributes = {a.name: a for a in node.attribute}

@@ -1,0 +1,132 @@
+"""What files say in more than one way, said in one: before anything is checked or looked at.
+
+- `ai.onnx` is the standard domain, whose name is empty.
+- Sparse weights are dense ones: graphsurgeon reads some of their storage forms as zeros.
+- A function's default attributes are those of each call that has none: onnx's inliner forgets them.
+- Outputs without a shape get the one that inference tells; before IR version 4 the checker wants weights as inputs.
+
+Source: https://onnx.ai/onnx/repo-docs/IR.html, sections on operator sets, functions and sparse initializers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, MutableSequence, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper, shape_inference
+
+from halpc.errors import ModelError
+from passes.proto import fits
+
+MOST_ENTRIES = 1 << 31  # of a sparse weight written out
+_LEAST_IR = 4
+_ALIAS = "ai.onnx"
+
+
+def respell(proto: onnx.ModelProto) -> None:
+    """Says everything in one way, in place.
+
+    Raises:
+        ModelError: a sparse weight that is none, or that no memory holds.
+    """
+    for named in (*proto.opset_import, *(e for f in proto.functions for e in f.opset_import), *_nodes(proto)):
+        if named.domain == _ALIAS:
+            named.domain = ""
+    for graph in _graphs(proto.graph):
+        _dense(graph)
+    _complete_calls(proto)
+    proto.ir_version = max(proto.ir_version, _LEAST_IR)
+    _shape_outputs(proto)
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node: of the graph, of bodies, of functions."""
+    for graph in _graphs(proto.graph):
+        yield from graph.node
+    for function in proto.functions:
+        for node in function.node:
+            yield node
+            for body in _bodies([node]):
+                yield from body.node
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    yield from _bodies(graph.node)
+
+
+def _bodies(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    for attribute in itertools.chain.from_iterable(node.attribute for node in nodes):
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from _graphs(body)
+
+
+def _dense(graph: onnx.GraphProto) -> None:
+    for sparse in graph.sparse_initializer:
+        name = sparse.values.name
+        graph.initializer.append(numpy_helper.from_array(_written_out(sparse, name), name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        if node.op_type != "Constant":
+            continue
+        for attribute in node.attribute:
+            if attribute.name == "sparse_value":
+                value = numpy_helper.from_array(_written_out(attribute.sparse_tensor, node.name))
+                attribute.CopyFrom(onnx.helper.make_attribute("value", value))
+
+
+def _written_out(sparse: onnx.SparseTensorProto, name: str) -> NDArray[np.generic]:
+    """A sparse tensor's entries; its indices are positions in the whole, or one per axis."""
+    shape = tuple(int(size) for size in sparse.dims)
+    total = int(np.prod(shape, dtype=object)) if shape else 1
+    if not 0 <= total <= MOST_ENTRIES:
+        raise ModelError(f"sparse weight {name} has shape {list(shape)}, which no memory holds; export it dense")
+    try:
+        values, at = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices).astype(np.int64)
+        dense = np.zeros(total, values.dtype)
+        np.put(dense, np.ravel_multi_index(tuple(at.T), shape) if at.ndim == 2 else _positions(at), values)
+    except (ValueError, IndexError, TypeError) as error:
+        raise ModelError(f"sparse weight {name}: its indices do not fit its shape {list(shape)}: {error}") from error
+    return dense.reshape(shape)
+
+
+def _positions(at: NDArray[np.int64]) -> NDArray[np.int64]:
+    if at.size and np.min(at) < 0:
+        raise IndexError(f"{np.min(at)} is below 0")
+    return at
+
+
+def _complete_calls(proto: onnx.ModelProto) -> None:
+    functions = {(f.domain, f.name, f.overload): f for f in proto.functions if f.attribute_proto}
+    if not functions:
+        return
+    for node in _nodes(proto):
+        called = functions.get((node.domain, node.op_type, node.overload))
+        if called is not None:
+            given = {attribute.name for attribute in node.attribute}
+            node.attribute.extend(a for a in called.attribute_proto if a.name not in given)
+    for function in functions.values():
+        function.attribute.extend(attribute.name for attribute in function.attribute_proto)
+        del function.attribute_proto[:]
+
+
+def _shape_outputs(proto: onnx.ModelProto) -> None:
+    lacking = {v.name for v in proto.graph.output if v.type.HasField("tensor_type") and not _shaped(v)}
+    if not lacking or not fits(proto):
+        return
+    inferred = shape_inference.infer_shapes(proto).graph
+    known = {value.name: value for value in (*inferred.value_info, *inferred.output) if _shaped(value)}
+    _replace(proto.graph.output, {name: known[name] for name in lacking & known.keys()})
+
+
+def _replace(values: MutableSequence[onnx.ValueInfoProto], known: dict[str, onnx.ValueInfoProto]) -> None:
+    for value in values:
+        if value.name in known:
+            value.type.CopyFrom(known[value.name].type)
+
+
+def _shaped(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.HasField("shape"))

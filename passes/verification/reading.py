@@ -1,0 +1,122 @@
+"""That load read the file as onnxruntime does.
+
+What was respelt, inlined and folded must compute what the file itself computes, else the slim model and the masked
+original, both made of what load gave, would be wrong alike. Compared are the outputs and what nodes that select read;
+where something that selects or draws lies before them a difference says nothing, since one in the last place may be
+behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from halpc.errors import VerificationError
+from halpc.ir.model import Model
+from passes.feeds import random_feeds
+from passes.proto import proto_of
+from passes.runtime import session_of
+from passes.verification.noise import differences, nudge_weights, nudged
+from passes.verification.selecting import cuts_of, expose, selects
+
+log = logging.getLogger(__name__)
+
+_DRAWS = (
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Dropout",
+)
+
+Values = dict[str, NDArray[Any]]
+
+
+def check_reading(
+    model: Model, settings: Mapping[str, float], *, floor: float, nudge: float, factor: float, ceiling: float
+) -> float | None:
+    """The largest relative difference between the file and what load made of it, on random inputs.
+
+    Args:
+        settings: inputs that always have this value (`--set`).
+        floor, ceiling, factor, nudge: what is allowed at least, at most, and for how far a nudge moves the values.
+
+    Returns: None where onnxruntime does not run the file itself, or where a difference says nothing.
+
+    Raises:
+        VerificationError: they differ by more than the network's noise.
+    """
+    ours = proto_of(model.graph, model.header)
+    file = onnx.load(str(model.path))
+    known, told = _computed(file.graph), _told(ours)
+    names = [name for name in told if name in known]
+    try:
+        theirs, feeds = _values(file, names, model, settings)
+    except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
+        log.debug("the file itself does not run: %s", error)
+        return None
+    del file
+    expose(ours, names)
+    own = _run(ours, names, feeds)
+    found = differences(theirs, own)
+    if max(found, default=0.0) <= floor:
+        return max(found, default=None)
+    nudge_weights(ours.graph)
+    moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
+    for name, off, noise in zip(names, found, moved, strict=True):
+        allowed = min(max(floor, factor * noise), ceiling)
+        if off > allowed and told[name]:
+            raise VerificationError(
+                f"{model.path}: halpc reads {name} otherwise than onnxruntime, by {off:.2e} (relative), allowed"
+                f" {allowed:.2e}; nothing was written. This is a bug of halpc: please report the model"
+            )
+    return max((off for name, off in zip(names, found, strict=True) if told[name]), default=None)
+
+
+def _values(
+    file: onnx.ModelProto, names: Sequence[str], model: Model, settings: Mapping[str, float]
+) -> tuple[list[NDArray[Any]], Values]:
+    """What the file gives under these names, and the inputs."""
+    expose(file, names)
+    session = session_of(file, optimise=False)
+    feeds = random_feeds(session, model.shapes)
+    feeds |= {name: np.full_like(feeds[name], value) for name, value in settings.items()}
+    return session.run(list(names), feeds), feeds
+
+
+def _run(proto: onnx.ModelProto, names: Sequence[str], feeds: Values) -> list[NDArray[Any]]:
+    session = session_of(proto, optimise=False)
+    own = {value.name for value in session.get_inputs()}
+    return list(session.run(list(names), {name: value for name, value in feeds.items() if name in own}))
+
+
+def _told(model: onnx.ModelProto) -> dict[str, bool]:
+    """Outputs and operands of nodes that select: whether nothing selects or draws before them."""
+    unsettled: set[str] = set()
+    for node in model.graph.node:
+        inside = [node, *_inside(node)]
+        before = {name for each in inside for name in each.input}
+        if before & unsettled or any(selects(each) or each.op_type in _DRAWS for each in inside):
+            unsettled.update(node.output)
+    names = [*(value.name for value in model.graph.output), *(cut.tensor for cut in cuts_of(model))]
+    fed = {value.name for value in model.graph.input}
+    return {name: name not in unsettled for name in names if name not in fed}
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+            for inner in body.node:
+                yield inner
+                yield from _inside(inner)
+
+
+def _computed(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.output}

@@ -1,0 +1,163 @@
+"""What files say in more than one way: read as onnxruntime reads it, constants folded to what onnxruntime computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from halpc.errors import ModelError
+from passes.load import load
+from passes.proto import proto_of
+from tests.small import model, saved, weights
+
+X = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+PLAIN = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { c = Conv <kernel_shape = [1, 1]> (x, w)  y = Relu (c) }
+"""
+WEIGHT = weights({"w": (4, 3, 1, 1)})
+CALLING = """
+<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { c = Conv <kernel_shape = [1, 1]> (x, w)  y = own.Outer (c) }
+<opset_import: ["" : 17], domain: "own">
+Inner <alpha: float = 0.3, beta: float = 0.7> (a) => (b)
+{ l = LeakyRelu <alpha: float = @alpha> (a)  b = Elu <alpha: float = @beta> (l) }
+<opset_import: ["" : 17, "own" : 1], domain: "own">
+Outer <beta: float = 2.5> (a) => (b) { b = own.Inner <beta: float = @beta> (a) }
+"""
+
+
+def of(proto: onnx.ModelProto | Path) -> list[np.ndarray]:
+    session = ort.InferenceSession(str(proto) if isinstance(proto, Path) else proto.SerializeToString())
+    return list(session.run(None, {"x": X}))
+
+
+def same(path: Path) -> None:
+    """What load makes of a file computes what onnxruntime makes of it."""
+    for theirs, ours in zip(of(path), of(proto_of(load(path).graph)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        assert np.abs(theirs).max() > 0
+
+
+def sparse(by_axis: bool, raw: bool, name: str = "w") -> onnx.SparseTensorProto:
+    dense = WEIGHT["w"] * (np.arange(12).reshape(4, 3, 1, 1) % 3 != 0)
+    at = np.argwhere(dense) if by_axis else np.flatnonzero(dense)
+    values = dense[dense != 0]
+    typed = helper.make_tensor(name, TensorProto.FLOAT, values.shape, values.tolist())
+    return helper.make_sparse_tensor(
+        numpy_helper.from_array(values, name) if raw else typed,
+        numpy_helper.from_array(at.astype(np.int64)),
+        [4, 3, 1, 1],
+    )
+
+
+@pytest.mark.parametrize("by_axis", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
+def test_sparse_weights_are_read_as_what_they_hold(tmp_path: Path, by_axis: bool, raw: bool) -> None:
+    proto = model(PLAIN, {})
+    proto.graph.sparse_initializer.append(sparse(by_axis, raw))
+    path = saved(tmp_path, proto)
+    dense = model(PLAIN, {"w": WEIGHT["w"] * (np.arange(12).reshape(4, 3, 1, 1) % 3 != 0)})
+    np.testing.assert_allclose(of(proto_of(load(path).graph))[0], of(dense)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_sparse_constants_are_read_as_what_they_hold(tmp_path: Path) -> None:
+    proto = model(PLAIN, {})
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], "weight", sparse_value=sparse(True, True)))
+    assert np.count_nonzero(load(saved(tmp_path, proto)).graph.tensors()["w"].values) == 8
+
+
+@pytest.mark.parametrize("at", [[0, 99], [-1, 5]])
+def test_a_sparse_weight_whose_indices_do_not_fit_is_refused_by_name(tmp_path: Path, at: list[int]) -> None:
+    proto = model(PLAIN, {})
+    found = sparse(False, True)
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    found.CopyFrom(helper.make_sparse_tensor(values, numpy_helper.from_array(np.array(at)), [4, 3, 1, 1]))
+    proto.graph.sparse_initializer.append(found)
+    with pytest.raises(ModelError, match="sparse weight w: its indices do not fit its shape"):
+        load(saved(tmp_path, proto))
+
+
+def test_a_sparse_weight_beyond_memory_is_refused_by_name(tmp_path: Path) -> None:
+    proto = model(PLAIN, {})
+    found = sparse(False, True)
+    found.dims[:] = [1 << 40, 3, 1, 1]
+    proto.graph.sparse_initializer.append(found)
+    with pytest.raises(ModelError, match=r"sparse weight w has shape .*no memory holds"):
+        load(saved(tmp_path, proto))
+
+
+def test_the_standard_domain_has_two_names(tmp_path: Path) -> None:
+    proto = model(PLAIN, WEIGHT)
+    for node in proto.graph.node:
+        node.domain = "ai.onnx"
+    loaded = load(saved(tmp_path, proto))
+    assert [node.op for node in loaded.graph.nodes] == ["Conv", "Relu"]
+    assert of(proto_of(loaded.graph))[0].tolist() == of(model(PLAIN, WEIGHT))[0].tolist()
+
+
+def test_default_attributes_of_functions_are_those_of_their_calls(tmp_path: Path) -> None:
+    same(saved(tmp_path, model(CALLING, WEIGHT)))
+
+
+def test_weights_of_old_files_need_not_be_inputs(tmp_path: Path) -> None:
+    proto = model(PLAIN, WEIGHT)
+    proto.ir_version = 3
+    same(saved(tmp_path, proto))
+
+
+def test_outputs_without_a_shape_get_the_inferred_one(tmp_path: Path) -> None:
+    proto = model(PLAIN, WEIGHT)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    path = saved(tmp_path, proto)
+    same(path)
+    assert load(path).graph.outputs[0].shape[1:] == [4, 8, 8]
+
+
+def folded(text: str, opset: int, **arrays: np.ndarray) -> onnx.ModelProto:
+    """A convolution, and a constant `k` of its output's shape that `text` computes, added."""
+    return model(
+        f"""<ir_version: 8, opset_import: ["" : {opset}]>
+        net (float[2, 3, 8, 8] x) => (float[2, 4, 8, 8] y)
+        {{ c = Conv <kernel_shape = [1, 1]> (x, w)  {text}  y = Add (c, k) }}""",
+        {**WEIGHT, **arrays},
+    )
+
+
+def constant(*shape: int) -> np.ndarray:
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
+FOUR = {name: np.abs(constant(4)) + i for i, name in enumerate(("scale", "shift", "mean", "variance"))}
+CASES: dict[str, Callable[[], onnx.ModelProto]] = {
+    "BatchNormalization 9": lambda: folded(
+        "k = BatchNormalization (p, scale, shift, mean, variance)", 9, p=constant(2, 4, 8, 8), **FOUR
+    ),
+    "Softmax 11": lambda: folded("k = Softmax <axis = 1> (p)", 11, p=constant(2, 4, 8, 8)),
+    "LogSoftmax 9": lambda: folded("k = LogSoftmax <axis = 1> (p)", 9, p=constant(2, 4, 8, 8)),
+    "LpNormalization": lambda: folded("k = LpNormalization <axis = 1, p = 1> (p)", 13, p=constant(2, 4, 8, 8)),
+    "MaxPool": lambda: folded(
+        'k = MaxPool <kernel_shape = [2, 2], strides = [2, 2], auto_pad = "SAME_LOWER"> (p)', 13,
+        p=constant(2, 4, 15, 15),
+    ),
+    "Resize": lambda: folded(
+        'k = Resize <mode = "nearest"> (p, none, sizes)', 13, p=constant(2, 4, 5, 5), none=np.zeros(0, np.float32),
+        sizes=np.array([1, 1, 1.6, 1.6], np.float32),
+    ),
+    "Div": lambda: folded(
+        "d = Div (p, q)  k = Cast <to = 1> (d)", 13, p=np.arange(-16, 16).reshape(1, 4, 1, 8), q=np.array([3])
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_constants_are_folded_to_what_onnxruntime_computes(tmp_path: Path, case: str) -> None:
+    path = saved(tmp_path, CASES[case]())
+    same(path)
+    assert [node.op for node in load(path).graph.nodes] == ["Conv", "Add"]
