@@ -28,6 +28,11 @@ SMALL = 65_536  # values of at most this many entries are always evaluated
 GROWTH = 4  # larger ones only if they are at most this many times larger than what they are made of
 KEEP = ("DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike",
         "RandomUniformLike", "Multinomial", "Bernoulli", "If", "Loop", "Scan", "SequenceEmpty")  # fmt: skip
+STANDS_FOR = {
+    "LayerNormalization": ("LayerNormalization", 17),
+    "SimplifiedLayerNormalization": ("RMSNormalization", 23),
+}
+"""Operators of ONNX with the shapes of those that only onnxruntime has in the standard domain, or at older opsets."""
 SHAPE_DATA = 4096  # values up to this many entries are shown to shape inference
 
 
@@ -217,13 +222,18 @@ def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto
         if fact.value is not None and fact.value.size <= SHAPE_DATA and fact.value.dtype != object:
             data[tensor.name] = numpy_helper.from_array(np.asarray(fact.value), tensor.name)
     try:
-        schema = onnx.defs.get_schema(node.op, version, node.domain or "")
+        schema = _schema(node.op, version, node.domain or "")
         proto = OnnxExporter.export_node(node)
         found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
     except Exception as error:  # onnx raises several unrelated types here; unknown is a sound answer
         log.debug("no shapes: %s %s: %s", node.op, node.name, error)
         return {}
     return {name: fact for name, kind in found.items() if (fact := _known(kind)) is not None}
+
+
+def _schema(op: str, version: int, domain: str) -> onnx.defs.OpSchema:
+    name, since = STANDS_FOR.get(op, (op, version)) if domain in ("", "ai.onnx") else (op, version)
+    return onnx.defs.get_schema(name, max(version, since), domain)
 
 
 def _outer(node: gs.Node) -> list[gs.Tensor]:
