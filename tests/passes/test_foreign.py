@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -13,6 +14,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from passes.couple import couple
 from passes.load import load
+from passes.loading.fold import interpret
 from passes.proto import FOREIGN, check_model, proto_of
 from passes.slim import plan_for, slim
 from passes.verify import verify
@@ -100,3 +102,28 @@ def test_what_neither_knows_is_still_refused() -> None:
 def test_onnx_does_not_have_them_before_the_opset_that_is_said(op: str) -> None:
     assert not onnx.defs.has(op, min(FOREIGN[op] - 1, onnx.defs.onnx_opset_version()), "")
     assert FOREIGN[op] > onnx.defs.onnx_opset_version() or onnx.defs.has(op, FOREIGN[op], "")
+
+
+def test_shapes_behind_fused_layers_are_inferred(tmp_path: Path) -> None:
+    """A Reshape that reads the batch from behind them stays a Reshape of any batch."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        net (float[batch,3,4,4] x) => (float[batch,4] y) <float[8,3,1,1] w = {0}, float[8,8,1,1] v = {0},
+            float[128,4] d = {0}, int64[1] rest = {-1}, int64[1] zero = {0}> {
+            h = com.microsoft.FusedConv <activation: string = "Relu"> (x, w)
+            g = com.microsoft.FusedConv <activation: string = "Relu"> (h, v, , h)
+            s = Shape (g)
+            b = Gather (s, zero)
+            t = Concat <axis: int = 0> (b, rest)
+            f = Reshape (g, t)
+            y = com.microsoft.FusedGemm <activation: string = "Tanh"> (f, d)
+        }""")
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    del model.graph.initializer[:3]
+    rng = np.random.default_rng(0)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(rng.standard_normal(shapes[name]).astype(np.float32), name) for name in "wvd"
+    )
+    assert interpret(gs.import_onnx(model), {"x": (5, 3, 4, 4)}).tensors["y"].shape == (5, 4)
+    loaded, coupling = coupled(model, tmp_path)
+    halved(loaded, coupling)
