@@ -255,6 +255,8 @@ def _score_from_data(job: Job, kind: Kind) -> Saliency:
 def _profile(job: Job) -> None:
     """Cost models of what is limited: counted ones at once, latency from measured tables."""
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
+    for remark in count.remarks(job.model.twin, job.coupling):
+        job.note(remark)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
     job.memory = peak_memory(job.model.twin, job.coupling)
     if job.options.budget("latency") is not None:

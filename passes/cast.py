@@ -46,6 +46,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from halpc.errors import CalibrationError, ModelError, UsageError
 from passes.casting.float8 import as_float8, has_float8
+from passes.proto import check_model
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def _converted(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
     wrapped = OnnxModel(half)
     wrapped.topological_sort(is_deterministic=True)
     result: onnx.ModelProto = wrapped.model
-    onnx.checker.check_model(result)
+    check_model(result)
     return result
 
 
@@ -195,7 +196,7 @@ def _to_bf16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
     for value in (*half.graph.input, *half.graph.output):
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
             value.type.tensor_type.elem_type = TensorProto.BFLOAT16
-    onnx.checker.check_model(half)
+    check_model(half)
     return half
 
 

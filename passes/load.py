@@ -33,7 +33,7 @@ from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, va
 from passes.loading.spellings import respell
 from passes.loading.twin import twin_of
 from passes.loading.whole import check_ports, check_sizes
-from passes.proto import fits
+from passes.proto import check_model, fits
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
                 )
     try:
         if fits(proto):
-            onnx.checker.check_model(proto)
+            check_model(proto)
     except onnx.checker.ValidationError as error:
         said = " ".join(str(error).partition("==> Context")[0].split())
         foreign = re.search(r"No Op registered for (\S+)", said)

@@ -16,6 +16,14 @@ G_LOGGER.severity = G_LOGGER.ERROR  # its advice is printed on stdout, where res
 LIMIT = 2**31 - 2**24  # protobuf's limit on one message
 APART = 1024  # weights of fewer bytes stay in the model
 ALIGNED = 4096  # where weights begin in their file, for memory maps
+NEVER = 1 << 30
+FOREIGN = {
+    "LayerNormalization": 17, "ThresholdedRelu": 10, "SimplifiedLayerNormalization": NEVER, "Affine": NEVER,
+    "Crop": NEVER, "DynamicSlice": NEVER, "ImageScaler": NEVER, "ParametricSoftplus": NEVER, "Scale": NEVER,
+    "ScaledTanh": NEVER,
+}  # fmt: skip
+"""What onnxruntime registers in the standard domain, with the opset from which on ONNX does."""
+_ELSEWHERE = "onnxruntime.standard"
 
 
 def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.ModelProto:
@@ -44,6 +52,30 @@ def save_proto(proto: onnx.ModelProto, path: Path) -> None:
 def fits(proto: onnx.ModelProto) -> bool:
     """Whether the model is within protobuf's limit; protobuf itself fails when asked about more."""
     return sum(_bytes_of(tensor) for tensor in proto.graph.initializer) < LIMIT
+
+
+def check_model(proto: onnx.ModelProto, *, full_check: bool = False) -> None:
+    """onnx's checker; of nodes that only onnxruntime has in the standard domain it sees that they are in another.
+
+    Raises:
+        onnx.checker.ValidationError: what it says.
+    """
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), NEVER)
+    nodes = (node for node in every_node(proto.graph) if node.domain in ("", "ai.onnx"))
+    foreign = [(node, node.domain) for node in nodes if opset < FOREIGN.get(node.op_type, 0)]
+    if foreign:
+        proto.opset_import.add(domain=_ELSEWHERE, version=1)
+    for node, _ in foreign:
+        node.domain = _ELSEWHERE
+    try:
+        onnx.checker.check_model(proto, full_check=full_check)
+    finally:
+        for node, domain in foreign:
+            node.ClearField("domain")
+            if domain:
+                node.domain = domain
+        if foreign:
+            del proto.opset_import[-1]
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:

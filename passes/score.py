@@ -99,7 +99,7 @@ def _output_axis(node: gs.Node, tensor: gs.Constant, index: int) -> int:
     rank = len(tensor.shape)
     if node.op in ("ConvTranspose", "LSTM", "GRU", "RNN"):
         return 1
-    if node.op in ("Gemm", "QGemm"):
+    if node.op in ("Gemm", "QGemm", "FusedGemm"):
         return 0 if node.attrs.get("transB", 0) else 1
     if "MatMul" in node.op and node.op != "MatMulNBits":
         turned = bool(node.attrs.get("transA" if index == 0 else "transB", 0))

@@ -26,7 +26,7 @@ from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.feeds import random_feeds
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
-from passes.proto import fits, proto_of
+from passes.proto import check_model, fits, proto_of
 from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.reading import check_reading
@@ -249,8 +249,10 @@ def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Mo
     """Random inputs at other sizes of the dynamic axes, those that the model itself takes."""
     if not any(model.dynamic.values()):
         return []
-    found = []
-    for step in (USUAL_STEPS[0], ODD_STEPS[0]):
+    found: list[Values] = []
+    for step in (USUAL_STEPS[0], ODD_STEPS[0], ODD_STEPS[-1]):
+        if step == ODD_STEPS[-1] and found:  # smaller, for models that take no larger sizes
+            break
         sizes = varied(model.graph, model.shapes, model.dynamic, *step)
         if impossible(original, model.shapes, sizes):
             continue
@@ -379,7 +381,7 @@ def _masks(tensor: str, rank: int, coupling: Coupling, plan: Plan) -> dict[int, 
 def _loads(slim: onnx.ModelProto) -> None:
     try:
         if fits(slim):
-            onnx.checker.check_model(slim)
+            check_model(slim)
     except onnx.checker.ValidationError as error:
         raise VerificationError(f"the slim model is not valid: {str(error).splitlines()[0]}") from error
 

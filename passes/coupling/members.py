@@ -17,7 +17,7 @@ from passes.coupling.unify import Unifier
 WEIGHTED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger",
     "FusedMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "Einsum",
-    "LSTM", "GRU", "RNN",
+    "LSTM", "GRU", "RNN", "DeformConv", "FusedConv", "FusedGemm",
 )  # fmt: skip
 LAYERS = (*WEIGHTED, "Loop")  # a loop is a layer where it carries weights
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")

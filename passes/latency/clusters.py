@@ -15,7 +15,7 @@ from halpc.ir.latency import LayerTime
 
 HEAVY = frozenset({
     "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "LSTM",
-    "GRU", "RNN", "Einsum", "Attention",
+    "GRU", "RNN", "Einsum", "Attention", "DeformConv", "FusedConv", "FusedGemm",
 })  # fmt: skip
 ELEMENTWISE = frozenset({
     "Add", "Sub", "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Swish",

@@ -37,7 +37,7 @@ USUAL = (
     512,
     640,
 )  # of images, and of lines of text
-SLIDES = ("Conv", "MaxPool", "AveragePool", "LpPool")  # operators that need a least size
+SLIDES = ("Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool")  # operators that need a least size
 
 
 def fitting(

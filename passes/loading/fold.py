@@ -41,6 +41,13 @@ _PLAIN = frozenset((
     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Sign",
     "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where", "Xor",
 ))  # fmt: skip
+STANDS_FOR = {
+    ("", "LayerNormalization"): ("LayerNormalization", 17),
+    ("", "SimplifiedLayerNormalization"): ("RMSNormalization", 23),
+    ("com.microsoft", "FusedConv"): ("Conv", 11),
+    ("com.microsoft", "FusedGemm"): ("Gemm", 13),
+}
+"""Operators of ONNX that infer the shapes of onnxruntime's, from which opset on."""
 SHAPE_DATA = 4096  # values up to this many entries are shown to shape inference
 
 
@@ -283,13 +290,29 @@ def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto
         if fact.value is not None and fact.value.size <= SHAPE_DATA and fact.value.dtype != object:
             data[tensor.name] = numpy_helper.from_array(np.asarray(fact.value), tensor.name)
     try:
-        schema = onnx.defs.get_schema(node.op, version, node.domain or "")
-        proto = OnnxExporter.export_node(node)
+        schema = _schema(node.op, version, node.domain or "")
+        proto = _said_in(schema, OnnxExporter.export_node(node))
         found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets)
     except Exception as error:  # onnx raises several unrelated types here; unknown is a sound answer
         log.debug("no shapes: %s %s: %s", node.op, node.name, error)
         return {}
     return {name: fact for name, kind in found.items() if (fact := _known(kind)) is not None}
+
+
+def _schema(op: str, version: int, domain: str) -> onnx.defs.OpSchema:
+    domain = "" if domain == "ai.onnx" else domain
+    name, since = STANDS_FOR.get((domain, op), (op, version))
+    return onnx.defs.get_schema(name, max(version, since), domain if name == op else "")
+
+
+def _said_in(schema: onnx.defs.OpSchema, node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node without the attributes and operands that the operator which infers its shapes does not have."""
+    if schema.name != node.op_type:
+        del node.input[len(schema.inputs) :]
+        known = [attribute for attribute in node.attribute if attribute.name in schema.attributes]
+        del node.attribute[:]
+        node.attribute.extend(known)
+    return node
 
 
 def _outer(node: gs.Node) -> list[gs.Tensor]:

@@ -15,8 +15,9 @@ IMAGE, SEQUENCE, VOLUME = 224, 32, 64  # sizes assumed for dynamic axes that nob
 SMALLEST = 16  # assumed sizes are not halved below this
 # What is added to a dynamic first axis, and to other dynamic axes. Networks take sizes of whole strides:
 USUAL_STEPS = ((1, 32), (2, 64))
-# but where they take any size, what they pad, round or crop shows only at others.
-ODD_STEPS = ((3, 5), (4, 16), (6, 44))
+# but where they take any size, what they pad, round or crop shows only at others. A table that has as many rows as
+# a size was assumed to be is cut at smaller sizes only: the last step.
+ODD_STEPS = ((3, 5), (4, 16), (6, 44), (5, -3))
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,11 +76,11 @@ def read_widths(tensor: gs.Tensor) -> dict[int, int]:
         weight = node.inputs[1] if len(node.inputs) > 1 and node.inputs[0] is tensor else None
         if not isinstance(weight, gs.Constant) or len(weight.shape) < 2:
             continue
-        if node.op == "Conv":
+        if node.op in ("Conv", "FusedConv"):
             found[1] = int(weight.shape[1]) * int(node.attrs.get("group", 1))
         elif node.op == "MatMul":
             found[len(tensor.shape) - 1] = int(weight.shape[-2])
-        elif node.op == "Gemm" and not node.attrs.get("transA", 0):
+        elif node.op in ("Gemm", "FusedGemm") and not node.attrs.get("transA", 0):
             found[1] = int(weight.shape[1 if node.attrs.get("transB", 0) else 0])
     return {i: size for i, size in found.items() if i in free_axes(tensor)}
 
@@ -189,6 +190,6 @@ def varied(graph: gs.Graph, static: Shapes, dynamic: Shapes, first: int, other: 
         sizes = list(static[tensor.name])
         for i in dynamic[tensor.name]:
             key = tensor.shape[i] if isinstance(tensor.shape[i], str) else (tensor.name, i)
-            sizes[i] = symbols.setdefault(key, sizes[i] + (first if i == places[tensor.name] else other))
+            sizes[i] = symbols.setdefault(key, max(1, sizes[i] + (first if i == places[tensor.name] else other)))
         shapes[tensor.name] = tuple(sizes)
     return shapes

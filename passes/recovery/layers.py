@@ -28,6 +28,7 @@ INTEGER_OPERATORS = frozenset({
     "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul",
 })  # fmt: skip
+FUSED_OPERATORS = frozenset({"FusedConv", "FusedGemm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,8 @@ def make_layer(node: onnx.NodeProto, index: int, constants: Constants) -> Layer 
     """
     if node.op_type in INTEGER_OPERATORS:
         return f"{node.op_type} computes in integers; a model with DequantizeLinear before its layers can be refitted"
+    if node.op_type in FUSED_OPERATORS:
+        return f"{node.op_type} shows nothing before its activation; a model with activations apart can be refitted"
     if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"}:
         return None
     if len(node.input) < 2 or not constants.has(node.input[1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from passes.rules.elementwise import behind
 from passes.rules.language import (
     Attribute,
     Contract,
@@ -44,6 +45,20 @@ def conv(op: Op) -> Facts:
     Source: https://onnx.ai/onnx/operators/onnx__Conv.html
     """
     yield from _convolved(op, op.maybe(2))
+
+
+@rule("FusedConv", domain="com.microsoft")
+def fused_conv(op: Op) -> Facts:
+    """activation(Conv + Z): a residual Z has the axes of y.
+
+    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    z, y = op.maybe(3), op.y()
+    if z is not None and z.shape != y.shape:
+        return
+    yield from behind(op, _convolved(op, op.maybe(2)), z)
+    for a, b in () if z is None else zip(z.axes, y.axes, strict=True):
+        yield Equal(a, b)
 
 
 def _convolved(op: Op, bias: Operand | None) -> Facts:

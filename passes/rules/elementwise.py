@@ -6,6 +6,8 @@ point where the function is not finite, and, for two operands, whether one zero 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from passes.rules.language import Axis, Equal, Facts, Op, Operand, Pin, Zero, rule, same
 
 # f(0) = 0
@@ -18,6 +20,24 @@ KEEPS_ZERO = (
 MOVES_ZERO = ("Sigmoid", "HardSigmoid", "Softplus", "Exp", "Cos", "Cosh", "Acos", "Not", "BitwiseNot")
 # f(0) is not finite: a masked channel would poison its consumers, so the channel stays
 POLE_AT_ZERO = ("Log", "Reciprocal", "Acosh")
+
+
+def behind(op: Op, facts: Facts, residual: Operand | None = None) -> Facts:
+    """Facts of an operator with the activation, and the residual added before it, that are fused into it.
+
+    What is removed stays zero where it is zero in the residual, too, and the activation is known to keep it.
+    """
+    activation = str(op.attr("activation", "") or "Identity")
+    for fact in facts:
+        if not isinstance(fact, Zero):
+            yield fact
+        elif activation in KEEPS_ZERO or (activation == "Clip" and _spans_zero(op.attr("activation_params", ()))):
+            more = () if residual is None else (residual.axis(fact.y.index),)
+            yield Zero(fact.y, (*fact.sources, *more), fact.any)
+
+
+def _spans_zero(limits: Sequence[float]) -> bool:
+    return len(limits) == 2 and limits[0] <= 0 <= limits[1]
 
 
 @rule(*KEEPS_ZERO)

@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from passes.rules.elementwise import behind
 from passes.rules.language import Axis, Contract, Equal, Facts, Op, Operand, Pin, Zero, rule
 
 SUMS = "a matrix product sums over it"
@@ -29,6 +30,15 @@ def gemm(op: Op) -> Facts:
         yield Zero(y.axis(1), (b.axis(columns),))
     if c is not None:
         yield from _addend(c, y, (a.axis(rows), b.axis(columns)))
+
+
+@rule("FusedGemm", domain="com.microsoft")
+def fused_gemm(op: Op) -> Facts:
+    """activation(Gemm).
+
+    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    yield from behind(op, gemm(op))
 
 
 def _addend(c: Operand, y: Operand, product: tuple[Axis, Axis]) -> Facts:

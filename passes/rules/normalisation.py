@@ -97,11 +97,12 @@ def layer_normalization(op: Op) -> Facts:
     yield from layer_norm(op, op.y(), _scales(op, 1, 2), op.outputs[1:], alone=op.maybe(2) is None)
 
 
-@rule("RMSNormalization")
+@rule("RMSNormalization", "SimplifiedLayerNormalization")
 def rms_normalization(op: Op) -> Facts:
-    """As LayerNormalization, without mean and bias.
+    """As LayerNormalization, without mean and bias; the second name is onnxruntime's.
 
-    Source: https://onnx.ai/onnx/operators/onnx__RMSNormalization.html
+    Source: https://onnx.ai/onnx/operators/onnx__RMSNormalization.html,
+    https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/graph/contrib_ops/contrib_defs.cc
     """
     yield from layer_norm(op, op.y(), _scales(op, 1), op.outputs[1:])
 

@@ -105,6 +105,14 @@ def test_rows_times_weights_are_the_layers_output(name: str) -> None:
     np.testing.assert_allclose(predicted, layer.targets(y, picks), atol=1e-4)
 
 
+@pytest.mark.parametrize("op", ["FusedConv", "FusedGemm"])
+def test_a_layer_with_its_activation_inside_is_not_refitted_as_if_it_had_none(op: str) -> None:
+    model = _model(f'y = com.microsoft.{op}<activation="Relu">(x, w)', [2, 4, 5, 5], [6, 4, 1, 1], None)
+    why = make_layer(model.graph.node[0], 0, Constants(model))
+    assert isinstance(why, str)
+    assert op in why
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_storing_what_was_read_changes_nothing(name: str) -> None:
     body, shape, weight, bias = ROWS[name]

@@ -21,6 +21,8 @@ AFTER = [info("goes_on", TensorProto.BOOL, []), info("after", TensorProto.FLOAT,
 STEP = [helper.make_node("Identity", ["on"], ["goes_on"]), helper.make_node("MatMul", ["state", "carried"], ["after"])]
 BODY = helper.make_graph(STEP, "body", INTO, AFTER)
 
+FUSED = "com.microsoft::FusedConv"
+
 ROWS: list[Row] = [
     row("Loop", "# # f4,6 w6,6", "a,b b,b -> a,b b,b !,a,b", np.array(3), np.array(True), outputs=3, body=BODY),
     row("Conv", "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
@@ -30,6 +32,14 @@ ROWS: list[Row] = [
     row("Conv", "f2,6,5,5 w6,1,3,3 w6", "a,b,!,! b,1,!,! b -> a,b,!,!", group=6),
     row("Conv", "f2,6,5,5 w12,1,3,3", "a,b,!,! b·c,1,!,! -> a,b·c,!,!", group=6),
     row("Conv", "f2,6,5,5 w4,6,3,3 f4", "a,b,!,! c,b,!,! c -> a,c,!,!"),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!", activation="Relu"),
+    row(FUSED, "f2,6,5,5 w4,6,3,3", "a,b,!,! c,b,!,! -> a,c,!,!", activation="LeakyRelu", activation_params=[0.1]),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 w4 f2,4,3,3", "a,b,!,! c,b,!,! c a,c,!,! -> a,c,!,!", activation="Relu"),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 _ f2,4,3,3", "a,b,!,! c,b,!,! a,c,!,! -> a,c,!,!", activation="Tanh"),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!", activation="Sigmoid"),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!", activation="Clip", activation_params=[0.0, 6.0]),
+    row(FUSED, "f2,6,5,5 w4,6,3,3 w4", "a,b,!,! c,b,!,! c -> a,c,!,!", activation="Clip", activation_params=[1.0, 6.0]),
+    row(FUSED, "f2,6,5,5 w6,3,3,3 w6", "a,b·c,!,! b·d,c,!,! b·d -> a,b·d,!,!", group=2, activation="Relu"),
     row("InstanceNormalization", "f2,6,4 f6 f6", "a,b,! b b -> a,b,!"),
     row("ConvTranspose", "f2,6,5,5 w6,4,2,2 w4", "a,b,!,! b,c,!,! c -> a,c,!,!", strides=[2, 2]),
     row("ConvTranspose", "f2,6,5,5 w6,2,2,2 w4", "a,b·c,!,! b·c,d,!,! b·d -> a,b·d,!,!", group=2),
