@@ -15,7 +15,7 @@ from halpc.ir.groups import Coupling
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
 from passes.loading.bodies import Open
-from passes.weights import array_of
+from passes.weights import array_of, distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
 
 
 def params(graph: gs.Graph, coupling: Coupling) -> CostModel:
-    """Entries of floating-point and quantised weights; literals that count axes are no parameters."""
-    tensors = [t for t in graph.tensors().values() if isinstance(t, gs.Constant) and _is_parameter(t)]
+    """Entries of floating-point and quantised weights, those of bodies too; literals that count axes are none."""
+    tensors = [t for t in distinct(graph) if _is_parameter(t)]
     return _counted("params", (_volume(t.name, 1.0, t.name, t.shape, coupling) for t in tensors), coupling)
 
 
@@ -44,8 +44,7 @@ def _is_parameter(tensor: gs.Constant) -> bool:
 
 def _volume(name: str, factor: float, tensor: str, shape: Sequence[int], coupling: Coupling) -> Volume:
     """factor × Π of a tensor's axes."""
-    axes = [coupling.axes.get((tensor, i), Leaf("", int(n))) for i, n in enumerate(shape)]
-    return Volume(name, factor, tuple(axes))
+    return Volume(name, factor, coupling.shape_of(tensor, shape))
 
 
 def _all_macs(node: gs.Node, coupling: Coupling) -> list[Volume]:

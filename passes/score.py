@@ -27,6 +27,7 @@ from halpc.ir.plan import Plan
 from halpc.ir.saliency import Saliency, Scores, project
 from passes.coupling.members import WEIGHTED, layer_name
 from passes.data_score import DataScore
+from passes.loading.bodies import seen
 from passes.scopes import Scoped, scoped
 from passes.select.sp_lamp import sp_lamp_scores
 from passes.weights import array_of
@@ -58,7 +59,7 @@ class Layer:
 def layers(graph: gs.Graph) -> list[Layer]:
     """Every node with weights and output channels, BatchNormalization included, in graph order."""
     found = []
-    for node in graph.nodes:
+    for node in seen(graph):
         place = _weight_of(node)
         if place is None:
             continue
@@ -301,7 +302,7 @@ def _by_members(
     scored: Saliency, order: int, judge: Callable[[Scores], Scores], graph: gs.Graph, coupling: Coupling
 ) -> Saliency:
     """Groups without a score, by the weights whose node gives them out, else by those that read them: their mean."""
-    tensors = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
+    tensors = {t.name: t for node in seen(graph) for t in node.inputs if isinstance(t, gs.Constant)}
     found: dict[str, Scores] = {}
     for name in scored.unscored:
         members = [m for m in coupling.groups[name].members if len(tensors[m.tensor].shape) >= 2]

@@ -13,6 +13,7 @@ from halpc.errors import UsageError
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Member
 from passes.coupling.unify import Unifier
+from passes.loading.bodies import seen
 
 WEIGHTED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger",
@@ -61,7 +62,7 @@ def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         hits = [
             node.outputs[0].name
-            for node in graph.nodes
+            for node in seen(graph)
             if any(fnmatchcase(name, pattern) for name in (*aliases(node), *_tables(node)))
         ]
         if not hits:
@@ -83,7 +84,7 @@ def aliases(node: gs.Node) -> tuple[str, ...]:
 def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str, tuple[Member, ...]]:
     """Leaf name → weight axes made of it, in graph order."""
     found: dict[str, dict[tuple[str, int, str], Member]] = {}
-    for node in graph.nodes:
+    for node in seen(graph):
         weights = [] if _is_dequantised(node) else weights_of(node)
         if not weights:
             continue
@@ -142,7 +143,7 @@ def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifi
                         count = taken[base] = taken.get(base, 0) + 1
                         names[leaf] = base if count == 1 else f"{base}#{count}"
 
-    for node in graph.nodes:
+    for node in seen(graph):
         if node.op in LAYERS and weights_of(node):
             give([(t.name, i) for t in _results(node) for i in range(len(t.shape or ()))], layer_name(node))
     for key in variables:
