@@ -86,7 +86,8 @@ def inspect(
     """Load and couple a model, and count what each group carries."""
     model = load(path, shapes=shapes, batch=batch, values=values)
     coupling = couple(model.twin, renormalise=renormalise, freeze=produced_by(model.twin, freeze))
-    macs_of, params_of = _carried(macs(model.twin, coupling)), _carried(params(model.twin, coupling))
+    macs_model, params_model = macs(model.twin, coupling), params(model.twin, coupling, model.recipes)
+    macs_of, params_of = _carried(macs_model), _carried(params_model)
     names = {node.name: layer_name(node) for node in seen(model.twin)}
     weights = _weights(model)
     rows = [
@@ -95,7 +96,7 @@ def inspect(
         if g.size > 1 and any(m.tensor in weights and not _is_window(m) for m in g.members)
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
-    totals = macs(model.twin, coupling).at({}), params(model.twin, coupling).at({})
+    totals = macs_model.at({}), min(params_model.at({}), model.stored)
     return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.twin), *totals)
 
 

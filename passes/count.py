@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,13 @@ import onnx_graphsurgeon as gs
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Dim, Leaf, leaves
 from halpc.ir.groups import Coupling
+from halpc.ir.origin import Recipe
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
 from passes.loading.bodies import Open
 from passes.weights import array_of, distinct
+
+LITERALS = ("int64", "bool")  # they count or choose something
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,26 @@ def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
     return _counted("macs", (volume for node in graph.nodes for volume in _all_macs(node, coupling)), coupling)
 
 
-def params(graph: gs.Graph, coupling: Coupling) -> CostModel:
-    """Entries of floating-point and quantised weights, those of bodies too; literals that count axes are none."""
+def params(graph: gs.Graph, coupling: Coupling, recipes: Mapping[str, Recipe] | None = None) -> CostModel:
+    """Entries of floating-point and quantised weights, those of bodies too; literals that count axes are none.
+
+    Of what has a recipe and stays whole, that counts which the recipe holds (`passes/unfold.py`).
+    """
     tensors = [t for t in distinct(graph) if _is_parameter(t)]
-    return _counted("params", (_volume(t.name, 1.0, t.name, t.shape, coupling) for t in tensors), coupling)
+    again = {
+        t.name: recipes[t.name]
+        for t in tensors
+        if recipes and t.name in recipes and not any(coupling.shrinks(t.name, i) for i in range(len(t.shape)))
+    }
+    names = {t.name for t in tensors}
+    sources = {n: v for recipe in again.values() for n, v in recipe.sources.items() if n not in names}
+    held = [Volume(n, float(v.size), ()) for n, v in sources.items() if v.dtype.name not in LITERALS]
+    weights = (_volume(t.name, 1.0, t.name, t.shape, coupling) for t in tensors if t.name not in again)
+    return _counted("params", (*weights, *held), coupling)
 
 
 def _is_parameter(tensor: gs.Constant) -> bool:
-    return str(np.dtype(tensor.dtype) if not isinstance(tensor.dtype, int) else tensor.dtype) not in ("int64", "bool")
+    return str(np.dtype(tensor.dtype) if not isinstance(tensor.dtype, int) else tensor.dtype) not in LITERALS
 
 
 def _volume(name: str, factor: float, tensor: str, shape: Sequence[int], coupling: Coupling) -> Volume:

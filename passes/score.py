@@ -82,10 +82,18 @@ def _weight_of(node: gs.Node) -> tuple[gs.Constant, int] | None:
     if node.op == "Einsum":
         return None  # which of its operands' axes are channels is not to be told from the node
     for i in (3, 1, 0) if node.op in ("QLinearConv", "QLinearMatMul", "QGemm") else (1, 0):
-        tensor = _through_quantisation(node.inputs[i]) if i < len(node.inputs) else None
+        tensor, order = _turned(node.inputs[i]) if i < len(node.inputs) else (None, ())
         if tensor is not None and len(tensor.shape) >= 2:
-            return tensor, _output_axis(node, tensor, i)
+            return tensor, order[_output_axis(node, tensor, i)]
     return None
+
+
+def _turned(tensor: gs.Tensor) -> tuple[gs.Constant | None, Sequence[int]]:
+    """The weight behind a layer's operand, and which of its axes is each of the operand's."""
+    turn = tensor.inputs[0] if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Transpose" else None
+    weight = _through_quantisation(tensor if turn is None else turn.inputs[0])
+    axes = range(0 if weight is None else len(weight.shape))
+    return weight, axes if turn is None else turn.attrs.get("perm", axes[::-1])
 
 
 def _through_quantisation(tensor: gs.Tensor) -> gs.Constant | None:

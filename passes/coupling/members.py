@@ -22,6 +22,7 @@ WEIGHTED = (
 )  # fmt: skip
 LAYERS = (*WEIGHTED, "Loop")  # a loop is a layer where it carries weights
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+MAKERS = (*QUANTISERS, "Transpose")  # of one weight, what a layer reads
 
 
 def layer_name(node: gs.Node) -> str:
@@ -85,7 +86,7 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
     """Leaf name → weight axes made of it, in graph order."""
     found: dict[str, dict[tuple[str, int, str], Member]] = {}
     for node in seen(graph):
-        weights = [] if _is_dequantised(node) else weights_of(node)
+        weights = [] if _is_made(node) else weights_of(node)
         if not weights:
             continue
         produced = _leaf_names(_results(node), axes)
@@ -100,22 +101,22 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
 
 
 def weights_of(node: gs.Node) -> list[gs.Constant]:
-    """The constants a node reads, also those that are quantised and made real just before it."""
+    """The constants a node reads, also those that are quantised, made real or turned just before it."""
     found: list[gs.Constant] = []
     for tensor in node.inputs:
         if isinstance(tensor, gs.Constant):
             found.append(tensor)
-        elif tensor.inputs and _is_dequantised(tensor.inputs[0]):
+        elif tensor.inputs and _is_made(tensor.inputs[0]):
             found += weights_of(tensor.inputs[0])
     return found
 
 
-def _is_dequantised(node: gs.Node) -> bool:
-    """Whether a node only turns a constant into a quantised or real one."""
-    if node.op not in QUANTISERS or not node.inputs:
+def _is_made(node: gs.Node) -> bool:
+    """Whether a node only makes a quantised, real or transposed constant of one."""
+    if node.op not in MAKERS or not node.inputs:
         return False
     data = node.inputs[0]
-    return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_dequantised(data.inputs[0]))
+    return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_made(data.inputs[0]))
 
 
 def _results(node: gs.Node) -> list[gs.Tensor]:

@@ -264,6 +264,7 @@ def stored(proto: onnx.ModelProto) -> dict[str, list[list[int]]]:
 def test_weights_of_the_graph_around_that_only_a_loop_reads_shrink(tmp_path: Path) -> None:
     model, coupling = read_outside(ONLY_INSIDE, tmp_path)
     assert sorted(group.size for group in coupling.free().values()) == [8, 10]
+    assert not vanishable(model, coupling)
     assert params(model.twin, coupling).at({}) == 6 * 8 + 8 * 10 + 10 * 8 + 8 * 5
     shapes = stored(narrowed(model, coupling))
     assert (shapes["pre"], shapes["up"], shapes["down"]) == ([[6, 4]], [[4, 5]], [[5, 4]])
