@@ -16,8 +16,8 @@ from passes.widths import choices
 
 
 def limits_of(job: Job) -> dict[str, float]:
-    """Each budget's limit in its unit, from the cost models' own baselines."""
-    return {b.resource: b.limit(job.cost(b.resource).at({})) for b in job.options.budgets}
+    """Each budget's limit in its unit, from the model as it came."""
+    return {b.resource: b.limit(job.whole(b.resource)) for b in job.options.budgets}
 
 
 def choose(

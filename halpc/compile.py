@@ -26,6 +26,7 @@ from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised
 from halpc.options import Options
+from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
 from passes.cast import precision_of
@@ -65,6 +66,7 @@ AGAIN = 2  # times that everything behind the budget is done over
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 NAMED = 3  # groups that a note names
 UNLIKE = 0.5  # error of the outputs, over their variance, from which on a note warns
+GROWN = 0.01  # of the parameters: more than that, where load computes weights in advance, is said
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
     "l2",
@@ -257,7 +259,13 @@ def _profile(job: Job) -> None:
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     for remark in count.remarks(job.model.twin, job.coupling):
         job.note(remark)
-    job.costs["params"] = count.params(job.model.twin, job.coupling)
+    job.costs["params"] = count.params(job.model.twin, job.coupling, job.model.recipes)
+    whole, stored = job.costs["params"].at({}), job.model.stored
+    if whole > (1 + GROWN) * stored:
+        job.note(
+            f"the file computes weights of others: computed in advance, they are {spell_count(whole)} parameters, where"
+            f" the file stores {spell_count(stored)}; shares and budgets are of what it stores"
+        )
     job.memory = peak_memory(job.model.twin, job.coupling)
     if job.options.budget("latency") is not None:
         closed_loop.profile_latency(job)

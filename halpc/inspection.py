@@ -21,8 +21,9 @@ from passes.couple import couple
 from passes.coupling.enclosed import enclosed
 from passes.coupling.members import LAYERS, WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
+from passes.loading.bodies import seen
 from passes.slim import NO_WEIGHTS
-from passes.weights import dtype_name
+from passes.weights import constants, dtype_name
 from passes.write import check_place
 
 AxisKey = tuple[str, int]
@@ -85,8 +86,9 @@ def inspect(
     """Load and couple a model, and count what each group carries."""
     model = load(path, shapes=shapes, batch=batch, values=values)
     coupling = couple(model.twin, renormalise=renormalise, freeze=produced_by(model.twin, freeze))
-    macs_of, params_of = _carried(macs(model.twin, coupling)), _carried(params(model.twin, coupling))
-    names = {node.name: layer_name(node) for node in model.twin.nodes}
+    macs_model, params_model = macs(model.twin, coupling), params(model.twin, coupling, model.recipes)
+    macs_of, params_of = _carried(macs_model), _carried(params_model)
+    names = {node.name: layer_name(node) for node in seen(model.twin)}
     weights = _weights(model)
     rows = [
         GroupRow(n, g.size, _layers(g, names), params_of.get(n, 0.0), macs_of.get(n, 0.0), g.pin)
@@ -94,7 +96,7 @@ def inspect(
         if g.size > 1 and any(m.tensor in weights and not _is_window(m) for m in g.members)
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
-    totals = macs(model.twin, coupling).at({}), params(model.twin, coupling).at({})
+    totals = macs_model.at({}), min(params_model.at({}), model.stored)
     return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.twin), *totals)
 
 
@@ -105,8 +107,7 @@ def _is_window(member: Member) -> bool:
 
 def _weights(model: Model) -> set[str]:
     """The file's constants without those that only serve shapes and positions."""
-    tensors = (t for t in model.graph.tensors().values() if isinstance(t, gs.Constant))
-    return {t.name for t in tensors if dtype_name(t.dtype) not in NO_WEIGHTS}
+    return {t.name for t in constants(model.graph) if dtype_name(t.dtype) not in NO_WEIGHTS}
 
 
 def _layers(group: Group, names: Mapping[str, str]) -> tuple[str, ...]:
@@ -126,7 +127,7 @@ def _carried(cost: Any) -> dict[str, float]:
 def _whole_layers(model: Model, coupling: Coupling) -> dict[str, str]:
     """Weighted layers of which no axis may shrink, each with its reasons."""
     whole: dict[str, str] = {}
-    for node in model.twin.nodes:
+    for node in seen(model.twin):
         weights = [t for t in weights_of(node) if len(t.shape) > 1]
         if node.op not in LAYERS or not weights:
             continue
@@ -173,7 +174,7 @@ def explain(found: Inspection, layer: str, other: str | None = None) -> list[str
 
 
 def _about(found: Inspection, axis: AxisKey, group: Group) -> list[str]:
-    names = {node.name: layer_name(node) for node in found.model.twin.nodes}
+    names = {node.name: layer_name(node) for node in seen(found.model.twin)}
     tied = ", ".join(_layers(group, names)[:12]) or "no layer"
     if group.pin is None:
         return [f"  {group.name} ({group.size} channels) may shrink, together with: {tied}"]
@@ -189,7 +190,7 @@ def _path(found: Inspection, start: AxisKey, wanted: set[str], culprit: str) -> 
     graph = _sharing(found, wanted)
     goals = {
         (t.name, i)
-        for node in found.model.twin.nodes
+        for node in seen(found.model.twin)
         if node.name == culprit
         for t in (*node.inputs, *node.outputs)
         for i in range(len(t.shape or ()))
@@ -237,9 +238,8 @@ def _tied(found: Inspection, a: gs.Node, b: gs.Node) -> list[str]:
 
 
 def _find(found: Inspection, name: str) -> gs.Node:
-    nodes = found.model.twin.nodes
     table: dict[str, gs.Node] = {}
-    for node in nodes:
+    for node in seen(found.model.twin):
         weighted = node.op in WEIGHTED
         for key in (layer_name(node), node.name, node.outputs[0].name):
             if key not in table or (weighted and table[key].op not in WEIGHTED):

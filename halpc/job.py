@@ -96,6 +96,11 @@ class Job:
         """The cost model of a resource that may be limited."""
         return self.memory if resource == self.memory.name else self.costs[resource]
 
+    def whole(self, resource: str) -> float:
+        """The cost of the model as it came; of parameters, those that the file stores."""
+        cost = self.cost(resource).at({})
+        return min(cost, self.model.stored) if resource == "params" else cost
+
     def note(self, sentence: str) -> None:
         """Something that a reader of the report must not miss."""
         if sentence not in self.notes:

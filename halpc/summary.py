@@ -32,7 +32,9 @@ def report(job: Job) -> Report:
         status="dry run" if job.options.dry_run else trials.status(job),
         model=str(job.options.model),
         budget={b.resource: _limit(job, b.resource, b.text) for b in job.options.budgets},
-        baseline=_figures(job, {}, before, before_ms, job.model.size_bytes, job.accuracy_before),
+        baseline=replace(
+            _figures(job, {}, before, before_ms, job.model.size_bytes, job.accuracy_before), params=job.whole("params")
+        ),
         result=_figures(job, widths, after, after_ms, final.ByteSize(), job.accuracy),
         predicted_latency_ms=job.rounds[-1]["predicted_ms"] if job.rounds else _predicted(job, widths),
         predicted_baseline_ms=_predicted(job, {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -11,10 +11,14 @@ import onnx_graphsurgeon as gs
 from halpc.ir.cost import CostModel, Proportional
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Coupling
+from halpc.ir.origin import Recipe
 from halpc.ir.problem import Charge
 from halpc.units import UNITS
 from passes.counting.bodies import tally
 from passes.counting.sizes import Sizes, Volume
+from passes.weights import distinct
+
+LITERALS = ("int64", "bool")  # they count or choose something
 
 
 def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
@@ -36,15 +40,27 @@ def remarks(graph: gs.Graph, coupling: Coupling) -> tuple[str, ...]:
     return tuple(said)
 
 
-def params(graph: gs.Graph, coupling: Coupling) -> CostModel:
-    """Entries of floating-point and quantised weights; literals that count axes are no parameters."""
-    tensors = [t for t in graph.tensors().values() if isinstance(t, gs.Constant) and _is_parameter(t)]
+def params(graph: gs.Graph, coupling: Coupling, recipes: Mapping[str, Recipe] | None = None) -> CostModel:
+    """Entries of floating-point and quantised weights, those of bodies too; literals that count axes are none.
+
+    Of what has a recipe and stays whole, that counts which the recipe holds (`passes/unfold.py`).
+    """
+    tensors = [t for t in distinct(graph) if _is_parameter(t)]
+    again = {
+        t.name: recipes[t.name]
+        for t in tensors
+        if recipes and t.name in recipes and not any(coupling.shrinks(t.name, i) for i in range(len(t.shape)))
+    }
+    names = {t.name for t in tensors}
+    sources = {n: v for recipe in again.values() for n, v in recipe.sources.items() if n not in names}
+    held = [Volume(n, float(v.size), ()) for n, v in sources.items() if v.dtype.name not in LITERALS]
     sizes = Sizes(coupling.axes)
-    return _counted("params", (sizes.volume(t.name, 1.0, t) for t in tensors), coupling)
+    weights = (sizes.volume(t.name, 1.0, t) for t in tensors if t.name not in again)
+    return _counted("params", (*weights, *held), coupling)
 
 
 def _is_parameter(tensor: gs.Constant) -> bool:
-    return str(np.dtype(tensor.dtype) if not isinstance(tensor.dtype, int) else tensor.dtype) not in ("int64", "bool")
+    return str(np.dtype(tensor.dtype) if not isinstance(tensor.dtype, int) else tensor.dtype) not in LITERALS
 
 
 def _counted(resource: str, volumes: Iterable[Volume], coupling: Coupling) -> CostModel:

@@ -208,8 +208,6 @@ class _Equations:
         for axis in operand.axes:
             if operand.computed:
                 self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is computed from dynamic axes"))
-            elif operand.inside:
-                self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is a constant in the body of a loop"))
             elif (rigid and operand.dtype in FIXED_TYPES) or (not rigid and operand.dtype != "int64"):
                 self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
             elif rigid:

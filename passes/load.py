@@ -6,7 +6,7 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from passes.loading.origins import origins_of
 from passes.loading.recipes import recipes_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
 from passes.loading.spellings import respell
+from passes.loading.stored import stored_entries
+from passes.loading.turned import turned
 from passes.loading.twin import twin_of
 from passes.loading.whole import check_ports, check_sizes
 from passes.proto import check_model, fits
@@ -73,6 +75,7 @@ def load(
 def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, values: Mapping[str, float]) -> Model:
     proto = read(path)
     digest, size = _digest(path, proto)
+    stored = stored_entries(proto)
     weights = {t.name for t in proto.graph.initializer}
     weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     if proto.functions:
@@ -91,10 +94,11 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
         variants += recounted(graph, static, known.observed)
     origins = origins_of(graph, known.tensors, weights)
     recipes = recipes_of(graph, functools.cache(lambda name: _common(name, known, variants)))
-    _fold_common(graph, known, variants)
+    kept = turned(graph, lambda name: _common(name, known, variants) is not None)
+    _fold_common(graph, known, variants, kept)
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes)
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes, stored)
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -301,10 +305,10 @@ def _worlds(
     ]
 
 
-def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> None:
-    """Replace what has the same value at every size of the dynamic axes by that value, and tidy up."""
+def _fold_common(graph: gs.Graph, known: Knowledge, variants: list[Knowledge], kept: Collection[str]) -> None:
+    """Replace what has the same value at every size of the dynamic axes by that value, but `kept`, and tidy up."""
     literalise(graph, known, variants)
-    outputs = {t.name for t in graph.outputs}
+    outputs = {*kept, *(t.name for t in graph.outputs)}
     for node in list(graph.nodes):
         for tensor in list(node.outputs):
             value = _common(tensor.name, known, variants)

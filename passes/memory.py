@@ -15,21 +15,20 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from halpc.ir.dims import Dim, Leaf, leaves
+from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Coupling
 from halpc.ir.peak import PeakModel
 from passes.latency.clusters import ELEMENTWISE
-from passes.weights import bytes_of
+from passes.weights import bytes_of, distinct
 
 RENAMES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 
 
 def peak_memory(graph: gs.Graph, coupling: Coupling) -> PeakModel:
-    """Peak memory of the static twin, at its batch and types; bodies of loops and branches are not looked into."""
+    """Peak memory of the static twin, at its batch and types; of bodies of loops and branches, the weights only."""
     weights = Counter[tuple[Dim, ...]]()
-    for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Constant):
-            weights.update(_terms(tensor, coupling))
+    for tensor in distinct(graph):
+        weights.update(_terms(tensor, coupling))
     rows: list[Counter[tuple[Dim, ...]]] = []
     names: list[str] = []
     for node, alive in _alive(graph):
@@ -49,7 +48,7 @@ def peak_memory(graph: gs.Graph, coupling: Coupling) -> PeakModel:
 
 def _terms(tensor: gs.Tensor, coupling: Coupling) -> dict[tuple[Dim, ...], float]:
     """A tensor's bytes: the axes that may shrink, and the bytes of one element of their product."""
-    axes = [coupling.axes.get((tensor.name, i), Leaf("", int(n))) for i, n in enumerate(tensor.shape or ())]
+    axes = coupling.shape_of(tensor.name, tensor.shape or ())
     free = coupling.free()
     moving = tuple(dim for dim in axes if any(leaf.name in free for leaf in leaves(dim)))
     still = math.prod(dim.size for dim in axes if dim not in moving)

@@ -29,6 +29,7 @@ _ELSEWHERE = "onnxruntime.standard"
 def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.ModelProto:
     """`graph` as a proto; `header` (a proto without its graph) gives metadata, producer and versions."""
     proto = gs.export_onnx(graph, do_type_check=False)
+    _share(proto.graph)
     proto.ir_version = max(int(graph.ir_version or 8), 8)
     if header is not None:
         for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
@@ -36,6 +37,34 @@ def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.Mod
                 setattr(proto, field, getattr(header, field))
         proto.metadata_props.extend(header.metadata_props)
     return proto
+
+
+def _share(graph: onnx.GraphProto) -> None:
+    """What several graphs of a model hold under one name is held by the outermost one alone, and the bodies read it."""
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    bodies = list(_bodies(graph))
+    made = {name for each in (graph, *bodies) for node in each.node for name in node.output}
+    made |= {value.name for each in (graph, *bodies) for value in each.input}
+    inside: dict[str, list[tuple[onnx.GraphProto, onnx.TensorProto]]] = {}
+    for body in bodies:
+        results = {value.name for value in body.output}
+        for tensor in body.initializer:
+            if tensor.name not in made | results:
+                inside.setdefault(tensor.name, []).append((body, tensor))
+    for name, copies in inside.items():
+        first = held.get(name, copies[0][1])
+        if any(tensor != first for _, tensor in copies) or (name not in held and len(copies) == 1):
+            continue
+        if name not in held:
+            graph.initializer.append(first)
+        for body, tensor in copies:
+            body.initializer.remove(tensor)
+
+
+def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    for node in every_node(graph):
+        for attribute in node.attribute:
+            yield from (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
 
 
 def save_proto(proto: onnx.ModelProto, path: Path) -> None:

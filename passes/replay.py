@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -21,7 +20,7 @@ from halpc.ir.model import Model
 from halpc.ir.origin import Moved, Origin, Source, mixed, sources
 from halpc.ir.plan import Derived, Plan
 from passes.loading.fold import evaluate
-from passes.weights import array_of
+from passes.weights import array_of, constants
 
 Places = NDArray[np.int64]  # a flat position in a source for every entry; −1 where the entry is of another one
 
@@ -40,7 +39,8 @@ def in_the_files_words(model: Model, plan: Plan) -> Plan:
             derived |= {name: why for name in uses[source] if name in folded}
         else:
             keep[source.name] = axes
-    keep |= {name: plan.keep[name] for name in derived if array_of(model.graph.tensors()[name]).any()}
+    values = {tensor.name: tensor for tensor in constants(model.graph)}
+    keep |= {name: plan.keep[name] for name in derived if array_of(values[name]).any()}
     lost = {name: Derived(tuple(_names(model, name)), why, plan.keep[name]) for name, why in derived.items()}
     return replace(plan, keep=keep, derived=lost)
 
@@ -61,9 +61,9 @@ def _names(model: Model, name: str) -> list[str]:
 def _uses(model: Model) -> dict[Source, list[str]]:
     """The loaded model's constants that hold entries of each of the file's weights."""
     uses: dict[Source, list[str]] = {}
-    for name, tensor in model.graph.tensors().items():
+    for name in dict.fromkeys(tensor.name for tensor in constants(model.graph)):
         origin = model.origins.get(name)
-        if isinstance(tensor, gs.Constant) and origin is not None:
+        if origin is not None:
             for source in dict.fromkeys(sources(origin)):
                 uses.setdefault(source, []).append(name)
     return uses

@@ -27,6 +27,7 @@ from halpc.ir.plan import Plan
 from halpc.ir.saliency import Saliency, Scores, project
 from passes.coupling.members import WEIGHTED, layer_name
 from passes.data_score import DataScore
+from passes.loading.bodies import seen
 from passes.scopes import Scoped, scoped
 from passes.select.sp_lamp import sp_lamp_scores
 from passes.weights import array_of
@@ -58,7 +59,7 @@ class Layer:
 def layers(graph: gs.Graph) -> list[Layer]:
     """Every node with weights and output channels, BatchNormalization included, in graph order."""
     found = []
-    for node in graph.nodes:
+    for node in seen(graph):
         place = _weight_of(node)
         if place is None:
             continue
@@ -81,10 +82,18 @@ def _weight_of(node: gs.Node) -> tuple[gs.Constant, int] | None:
     if node.op == "Einsum":
         return None  # which of its operands' axes are channels is not to be told from the node
     for i in (3, 1, 0) if node.op in ("QLinearConv", "QLinearMatMul", "QGemm") else (1, 0):
-        tensor = _through_quantisation(node.inputs[i]) if i < len(node.inputs) else None
+        tensor, order = _turned(node.inputs[i]) if i < len(node.inputs) else (None, ())
         if tensor is not None and len(tensor.shape) >= 2:
-            return tensor, _output_axis(node, tensor, i)
+            return tensor, order[_output_axis(node, tensor, i)]
     return None
+
+
+def _turned(tensor: gs.Tensor) -> tuple[gs.Constant | None, Sequence[int]]:
+    """The weight behind a layer's operand, and which of its axes is each of the operand's."""
+    turn = tensor.inputs[0] if len(tensor.inputs) == 1 and tensor.inputs[0].op == "Transpose" else None
+    weight = _through_quantisation(tensor if turn is None else turn.inputs[0])
+    axes = range(0 if weight is None else len(weight.shape))
+    return weight, axes if turn is None else turn.attrs.get("perm", axes[::-1])
 
 
 def _through_quantisation(tensor: gs.Tensor) -> gs.Constant | None:
@@ -301,7 +310,7 @@ def _by_members(
     scored: Saliency, order: int, judge: Callable[[Scores], Scores], graph: gs.Graph, coupling: Coupling
 ) -> Saliency:
     """Groups without a score, by the weights whose node gives them out, else by those that read them: their mean."""
-    tensors = {t.name: t for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
+    tensors = {t.name: t for node in seen(graph) for t in node.inputs if isinstance(t, gs.Constant)}
     found: dict[str, Scores] = {}
     for name in scored.unscored:
         members = [m for m in coupling.groups[name].members if len(tensors[m.tensor].shape) >= 2]

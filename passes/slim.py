@@ -19,7 +19,7 @@ from halpc.ir.groups import Coupling, Follow
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.vanish import replace_empty
-from passes.weights import array_of, dtype_name, put
+from passes.weights import array_of, constants, dtype_name, put
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ NO_WEIGHTS = ("int64", "bool")  # literals: what counts or points is rewritten w
 def plan_for(model: Model, coupling: Coupling, masks: Mapping[str, Mask]) -> Plan:
     """What `masks` mean for every initializer of the graph."""
     keep: dict[str, dict[int, NDArray[np.int64]]] = {}
-    for tensor in model.graph.tensors().values():
-        if not isinstance(tensor, gs.Constant) or dtype_name(tensor.dtype) in NO_WEIGHTS:
+    for tensor in constants(model.graph):
+        if dtype_name(tensor.dtype) in NO_WEIGHTS:
             continue
         for axis in range(len(tensor.shape)):
             kept = _kept(coupling.axes.get((tensor.name, axis)), masks)
@@ -68,10 +68,10 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
             _share(graph, node, follow, widths)
         else:
             _recount(graph, node, follow, widths)
+    for constant in constants(graph):
+        _slice(constant, plan.keep.get(constant.name, {}))
     for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Constant):
-            _slice(tensor, plan.keep.get(tensor.name, {}))
-        else:
+        if not isinstance(tensor, gs.Constant):
             _forget_shape(tensor, coupling, widths)
     for body in bodies:
         for tensor in (*body.inputs, *(t for node in body.nodes for t in node.outputs)):

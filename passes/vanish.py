@@ -66,8 +66,8 @@ def _sums(group: Group, nodes: dict[str, gs.Node], outputs: set[str]) -> list[st
 
     Each may lose one operand only: two constants have the full shape no more.
     """
-    consumers = [nodes[m.node] for m in group.members if m.role == "in"]
-    sums = [_sum_behind(node, outputs) for node in consumers]
+    consumers = [nodes.get(m.node) for m in group.members if m.role == "in"]  # none where it is in a body
+    sums = [None if node is None else _sum_behind(node, outputs) for node in consumers]
     return [name for name in sums if name is not None] if None not in sums else []
 
 

@@ -33,7 +33,7 @@ from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible
 from passes.verification.squashed import squashed
-from passes.weights import array_of, dtype_name, put
+from passes.weights import array_of, constants, dtype_name, put
 
 Outputs = list[NDArray[Any]]
 Values = dict[str, NDArray[Any]]
@@ -90,8 +90,8 @@ class _Run:
 def masked(model: Model, plan: Plan) -> gs.Graph:
     """The original with zeros in every removed slice of every weight."""
     graph = model.graph.copy()
-    for tensor in graph.tensors().values():
-        if isinstance(tensor, gs.Constant) and tensor.name in plan.keep and _is_weight(tensor):
+    for tensor in constants(graph):
+        if tensor.name in plan.keep and _is_weight(tensor):
             values = np.array(array_of(tensor))
             for axis, kept in plan.keep[tensor.name].items():
                 gone = np.setdiff1d(np.arange(values.shape[axis]), kept)
@@ -395,6 +395,5 @@ def _session(slim: onnx.ModelProto) -> ort.InferenceSession:
 
 def _coarsest(model: Model) -> str:
     """The type that sets the network's noise: float16 anywhere among its weights, inputs and outputs, else float32."""
-    constants = [t for t in model.graph.tensors().values() if isinstance(t, gs.Constant)]
-    tensors = [*constants, *model.graph.inputs, *model.graph.outputs]
+    tensors = [*constants(model.graph), *model.graph.inputs, *model.graph.outputs]
     return "float16" if any(dtype_name(t.dtype) == "float16" for t in tensors) else "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,17 @@ def array_of(tensor: gs.Constant) -> NDArray[Any]:
     if isinstance(lazy, gs.ir.tensor.SparseValues):
         return np.asarray(lazy.load())
     return np.asarray(numpy_helper.to_array(lazy.tensor))
+
+
+def constants(graph: gs.Graph) -> Iterator[gs.Constant]:
+    """Every constant that a graph and the bodies in it read; bodies have copies of what is read outside too."""
+    found = {id(t): t for each in (graph, *graph.subgraphs(recursive=True)) for t in each.tensors().values()}
+    return (tensor for tensor in found.values() if isinstance(tensor, gs.Constant))
+
+
+def distinct(graph: gs.Graph) -> Iterator[gs.Constant]:
+    """The same without copies; bodies may have constants of one name that differ."""
+    return iter({(tensor.name, id(tensor._values)): tensor for tensor in constants(graph)}.values())
 
 
 def put(tensor: gs.Constant, values: NDArray[Any]) -> None:

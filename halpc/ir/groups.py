@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import networkx as nx
 
-from halpc.ir.dims import Dim, leaves
+from halpc.ir.dims import Dim, Leaf, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,13 @@ class Coupling:
     def free(self) -> dict[str, Group]:
         """Groups that may shrink."""
         return {name: group for name, group in self.groups.items() if group.pin is None and group.size > 0}
+
+    def shape_of(self, tensor: str, sizes: Sequence[int]) -> tuple[Dim, ...]:
+        """A tensor's axes; sizes that are not those that were solved are of another tensor of that name, in a body."""
+        solved = (self.axes.get((tensor, i)) for i in range(len(sizes)))
+        return tuple(
+            Leaf("", int(n)) if dim is None or dim.size != n else dim for dim, n in zip(solved, sizes, strict=True)
+        )
 
     def shrinks(self, tensor: str, axis: int) -> bool:
         """Whether any leaf of this axis may shrink."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class Model:
         header: the proto without its graph: metadata, producer, versions.
         origins: tensor → what of the file load made it of, for every constant.
         recipes: tensor → how it is computed, for folded constants that take far more room than that.
+        stored: entries of weights in the file.
     """
 
     path: Path
@@ -39,3 +41,4 @@ class Model:
     header: onnx.ModelProto
     origins: Mapping[str, Origin] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    stored: float = math.inf

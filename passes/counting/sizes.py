@@ -57,10 +57,11 @@ class Sizes:
         return tuple(int(n) for n in shape)
 
     def axis(self, tensor: gs.Tensor, index: int) -> Dim:
-        """One axis; negative indices count from the last."""
+        """One axis; negative indices count from the last. Of another size it is of another tensor, in a body."""
         shape = self.shape(tensor)
         place = range(len(shape))[index]
-        return self.axes.get((tensor.name, place), Leaf("", shape[place]))
+        dim = self.axes.get((tensor.name, place))
+        return Leaf("", shape[place]) if dim is None or dim.size != shape[place] else dim
 
     def volume(self, name: str, factor: float, tensor: gs.Tensor, axes: Iterable[int] | None = None) -> Volume:
         """factor × Π of a tensor's axes, all or some."""

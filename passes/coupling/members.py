@@ -13,6 +13,7 @@ from halpc.errors import UsageError
 from halpc.ir.dims import Dim, leaves
 from halpc.ir.groups import Member
 from passes.coupling.unify import Unifier
+from passes.loading.bodies import seen
 
 WEIGHTED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "QLinearConv", "QLinearMatMul", "MatMulInteger",
@@ -21,6 +22,7 @@ WEIGHTED = (
 )  # fmt: skip
 LAYERS = (*WEIGHTED, "Loop")  # a loop is a layer where it carries weights
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+MAKERS = (*QUANTISERS, "Transpose")  # of one weight, what a layer reads
 
 
 def layer_name(node: gs.Node) -> str:
@@ -61,7 +63,7 @@ def produced_by(graph: gs.Graph, patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         hits = [
             node.outputs[0].name
-            for node in graph.nodes
+            for node in seen(graph)
             if any(fnmatchcase(name, pattern) for name in (*aliases(node), *_tables(node)))
         ]
         if not hits:
@@ -83,8 +85,8 @@ def aliases(node: gs.Node) -> tuple[str, ...]:
 def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str, tuple[Member, ...]]:
     """Leaf name → weight axes made of it, in graph order."""
     found: dict[str, dict[tuple[str, int, str], Member]] = {}
-    for node in graph.nodes:
-        weights = [] if _is_dequantised(node) else weights_of(node)
+    for node in seen(graph):
+        weights = [] if _is_made(node) else weights_of(node)
         if not weights:
             continue
         produced = _leaf_names(_results(node), axes)
@@ -99,22 +101,22 @@ def members_of(graph: gs.Graph, axes: Mapping[tuple[str, int], Dim]) -> dict[str
 
 
 def weights_of(node: gs.Node) -> list[gs.Constant]:
-    """The constants a node reads, also those that are quantised and made real just before it."""
+    """The constants a node reads, also those that are quantised, made real or turned just before it."""
     found: list[gs.Constant] = []
     for tensor in node.inputs:
         if isinstance(tensor, gs.Constant):
             found.append(tensor)
-        elif tensor.inputs and _is_dequantised(tensor.inputs[0]):
+        elif tensor.inputs and _is_made(tensor.inputs[0]):
             found += weights_of(tensor.inputs[0])
     return found
 
 
-def _is_dequantised(node: gs.Node) -> bool:
-    """Whether a node only turns a constant into a quantised or real one."""
-    if node.op not in QUANTISERS or not node.inputs:
+def _is_made(node: gs.Node) -> bool:
+    """Whether a node only makes a quantised, real or transposed constant of one."""
+    if node.op not in MAKERS or not node.inputs:
         return False
     data = node.inputs[0]
-    return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_dequantised(data.inputs[0]))
+    return isinstance(data, gs.Constant) or (bool(data.inputs) and _is_made(data.inputs[0]))
 
 
 def _results(node: gs.Node) -> list[gs.Tensor]:
@@ -142,7 +144,7 @@ def name_leaves(graph: gs.Graph, variables: Mapping[tuple[str, int], int], unifi
                         count = taken[base] = taken.get(base, 0) + 1
                         names[leaf] = base if count == 1 else f"{base}#{count}"
 
-    for node in graph.nodes:
+    for node in seen(graph):
         if node.op in LAYERS and weights_of(node):
             give([(t.name, i) for t in _results(node) for i in range(len(t.shape or ()))], layer_name(node))
     for key in variables:

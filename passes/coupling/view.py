@@ -34,10 +34,7 @@ def view(graph: gs.Graph) -> Iterator[Op]:
         _sign(op, known)
         body = node.attrs.get("body")
         if isinstance(body, Open):
-            around = graph.tensors()
             for inner in body.nodes:
-                alone = [t for t in inner.inputs if isinstance(t, gs.Constant) and t.name not in around]
-                known.update((t.name, replace(_look(t), inside=True)) for t in alone)
                 op = replace(_op(inner, int(graph.opset), known), inside=True)
                 yield op
                 _sign(op, known)

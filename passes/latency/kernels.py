@@ -26,7 +26,7 @@ from passes.latency.clusters import ELEMENTWISE, HEAVY, Cluster
 from passes.loading.bodies import Open
 from passes.proto import proto_of
 from passes.slim import NO_WEIGHTS, slim
-from passes.weights import array_of, dtype_name
+from passes.weights import array_of, constants, dtype_name
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ def _is_torn(dim: Sum, found: Iterable[Dim]) -> bool:
 def _plan(part: Model, coupling: Coupling, groups: Mapping[str, int]) -> Plan:
     """A plan that makes the groups as wide as asked: weights are cut, or repeated where that is wider."""
     keep: dict[str, dict[int, NDArray[np.int64]]] = {}
-    for tensor in part.graph.tensors().values():
-        if not isinstance(tensor, gs.Constant) or dtype_name(tensor.dtype) in NO_WEIGHTS:
+    for tensor in constants(part.graph):
+        if dtype_name(tensor.dtype) in NO_WEIGHTS:
             continue
         for axis, size in enumerate(tensor.shape):
             dim = coupling.axes.get((tensor.name, axis))

@@ -1,7 +1,8 @@
 """Bodies of loops that halpc sees through: on the twin their tensors have static shapes, as those around them.
 
-What is carried from step to step keeps its shape there, and a name means one tensor in the whole model. The body of
-any other `Loop`, and of any `If` and `Scan`, is closed: what it reads stays whole.
+What is carried from step to step keeps its shape there, and a name means one tensor in the whole model, of which a
+body may have a copy where that is a constant. The body of any other `Loop`, and of any `If` and `Scan`, is closed: what
+it reads stays whole.
 """
 
 from __future__ import annotations
@@ -12,12 +13,22 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from passes.loading.fold import Knowledge, Known, interpret_body, look_up, onnx_type
+from passes.weights import constants
 
 FIRST = 2  # operands of a Loop in front of what it carries: how often, and whether at all
 
 
 class Open(gs.Graph):
     """A body that is seen through."""
+
+
+def seen(twin: gs.Graph) -> Iterator[gs.Node]:
+    """Every node that is seen: behind a loop, those of its body where that is seen through."""
+    for node in twin.nodes:
+        yield node
+        body = node.attrs.get("body")
+        if isinstance(body, Open):
+            yield from body.nodes
 
 
 def open_bodies(twin: gs.Graph, known: Knowledge) -> None:
@@ -28,11 +39,17 @@ def open_bodies(twin: gs.Graph, known: Knowledge) -> None:
         known: of the graph around them, at the twin's shapes.
     """
     names = Counter(_names(twin))
+    values: dict[str, set[int]] = {}
+    for tensor in constants(twin):
+        values.setdefault(tensor.name, set()).add(id(tensor._values))
     for node in twin.nodes:
         body = node.attrs.get("body")
         if node.op != "Loop" or node.domain or not isinstance(body, gs.Graph):
             continue
-        facts = _facts(node, body, known) if all(names[name] == 1 for name in _own(body)) else None
+        single = all(names[name] == 1 and name not in values for name in _own(body)) and all(
+            len(values[t.name]) == 1 and t.name not in names for t in constants(body)
+        )
+        facts = _facts(node, body, known) if single else None
         if facts is not None:
             for tensor in _locals(body):
                 fact = facts[tensor.name]
@@ -85,9 +102,6 @@ def _own(graph: gs.Graph) -> Iterator[str]:
 
 
 def _names(graph: gs.Graph) -> Iterator[str]:
-    """The same of a graph and all in it, with its constants."""
-    yield from _own(graph)
-    yield from {t.name for node in graph.nodes for t in node.inputs if isinstance(t, gs.Constant)}
-    for node in graph.nodes:
-        for body in (value for value in node.attrs.values() if isinstance(value, gs.Graph)):
-            yield from _names(body)
+    """The same of a graph and all in it."""
+    for each in (graph, *graph.subgraphs(recursive=True)):
+        yield from _own(each)

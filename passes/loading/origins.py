@@ -9,6 +9,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from halpc.ir.origin import Mixed, Moved, Origin, Source
 from passes.loading.fold import Known, look_up
+from passes.weights import constants
 
 STAYS = ("Identity", "Cast", "CastLike", "Dropout")
 MOVES = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "DepthToSpace",
@@ -24,11 +25,8 @@ def origins_of(graph: gs.Graph, tensors: Mapping[str, Known], names: Collection[
         tensors: what is known of its tensors.
         names: weights of the file.
     """
-    found: dict[str, Origin] = {}
+    found: dict[str, Origin] = {tensor.name: _constant(tensor, names) for tensor in constants(graph)}
     for node in graph.nodes:
-        for tensor in node.inputs:
-            if isinstance(tensor, gs.Constant) and tensor.name not in found:
-                found[tensor.name] = _constant(tensor, names)
         for tensor in node.outputs:
             fact = tensors.get(tensor.name)
             if fact is not None and fact.value is not None:
@@ -39,7 +37,7 @@ def origins_of(graph: gs.Graph, tensors: Mapping[str, Known], names: Collection[
 def _constant(tensor: gs.Constant, names: Collection[str]) -> Origin:
     if tensor.name in names:
         return Source(tensor.name, tuple(int(n) for n in tensor.shape))
-    return Mixed("it is a weight of a function's or a branch's own")
+    return Mixed("it is a weight of a function's, a branch's or a loop's own")
 
 
 def _made(node: gs.Node, output: gs.Tensor, tensors: Mapping[str, Known], found: Mapping[str, Origin]) -> Origin:

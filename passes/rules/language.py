@@ -61,7 +61,6 @@ class Operand:
         varying: which of its entries (flat) vary with them.
         adding: which of these vary otherwise than by whole factors.
         sign: of all of its entries, whatever the weights.
-        inside: a constant that only the body of a loop reads.
     """
 
     name: str
@@ -73,7 +72,6 @@ class Operand:
     varying: frozenset[int] = frozenset()
     adding: frozenset[int] = frozenset()
     sign: Sign = "unknown"
-    inside: bool = False
 
     @property
     def rank(self) -> int:

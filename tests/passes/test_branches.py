@@ -10,8 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from halpc.ir.model import Model
+from passes.count import params
 from passes.couple import couple
 from passes.load import load
+from passes.memory import peak_memory
 from passes.proto import proto_of
 from passes.runtime import session_of
 from passes.slim import plan_for, slim
@@ -117,6 +119,38 @@ def test_a_condition_on_the_input_stays(tmp_path: Path) -> None:
         switch("any", "y", linear("x", 8, 4, "a"), linear("x", 5, 4, "b")),
     ]
     assert "If" in operators(check(saved(tmp_path, nodes)))
+
+
+def undecided(yes: onnx.GraphProto, no: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """An `If` on what comes in."""
+    return [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["most"], ["any"], to=TensorProto.BOOL),
+        switch("any", "y", yes, no),
+    ]
+
+
+def test_weights_of_branches_that_stay_count(tmp_path: Path) -> None:
+    model = load(saved(tmp_path, undecided(linear("x", 8, 4, "a"), linear("x", 5, 4, "b"))))
+    coupling = couple(model.twin)
+    count = 6 * 8 + 8 * 4 + 6 * 5 + 5 * 4
+    assert params(model.twin, coupling).at({}) == count
+    assert peak_memory(model.twin, coupling).at({}) > 4 * count
+
+
+def test_a_weight_of_the_graph_around_that_two_branches_read_is_counted_and_written_once(tmp_path: Path) -> None:
+    def reading(tag: str, operator: str) -> onnx.GraphProto:
+        nodes = [helper.make_node("MatMul", ["x", "pre"], [f"{tag}_p"]),
+                 helper.make_node("MatMul", [f"{tag}_p", "w"], [f"{tag}_q"]),
+                 helper.make_node(operator, [f"{tag}_q"], [f"{tag}_result"])]  # fmt: skip
+        return body(tag, nodes, [weight("w", 6, 4)], f"{tag}_result")
+
+    model = check(saved(tmp_path, undecided(reading("a", "Relu"), reading("b", "Neg"))))
+    graph = proto_of(model.graph).graph
+    branches = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    assert [[t.name for t in branch.initializer] for branch in branches] == [["w"], ["w"]]
+    assert [t.name for t in graph.initializer].count("pre") == 1
+    assert params(model.twin, couple(model.twin)).at({}) == 6 * 6 + 2 * 6 * 4
 
 
 def test_branches_with_the_same_names_do_not_collide(tmp_path: Path) -> None:

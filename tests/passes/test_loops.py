@@ -7,21 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from halpc.inspection import inspect
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
-from passes.count import macs
+from passes.count import macs, params
 from passes.couple import couple
+from passes.coupling.members import produced_by
 from passes.feeds import random_feeds
 from passes.latency.clusters import Cluster
 from passes.latency.kernels import kernel_of
 from passes.load import load
+from passes.loading.bodies import Open
 from passes.proto import proto_of
+from passes.replay import in_the_files_words
 from passes.runtime import session_of
+from passes.score import score_from_weights
 from passes.slim import plan_for, slim
+from passes.vanish import vanishable
 from passes.verify import verify
 
 STEPS, INTO, HIDDEN = 7, 6, 8
@@ -125,7 +131,17 @@ def narrowed(model: Model, coupling: Coupling) -> onnx.ModelProto:
     return proto
 
 
-@pytest.mark.parametrize("network", [EQUAL, COUNTED, OPEN_BATCH])
+OWN_GAIN = Network(
+    [
+        *gates()[:3],
+        helper.make_node("Mul", ["open", "content"], ["g"], name="g"),
+        helper.make_node("Mul", ["g", "gain"], ["after"], name="after"),
+    ],
+    inside={"gain": np.linspace(0.5, 1.5, HIDDEN, dtype=np.float32)},
+)
+
+
+@pytest.mark.parametrize("network", [EQUAL, COUNTED, OPEN_BATCH, OWN_GAIN])
 def test_what_goes_into_a_loop_and_what_it_carries_may_shrink(network: Network, tmp_path: Path) -> None:
     model, coupling = network.solved(tmp_path)
     assert sorted(group.size for group in coupling.free().values()) == [INTO, HIDDEN]
@@ -154,9 +170,6 @@ def test_a_loop_counts_as_often_as_it_runs_and_is_a_layer(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        (Network([*gates()[:3], helper.make_node("Mul", ["open", "content"], ["g"], name="g"),
-                  helper.make_node("Mul", ["g", "gain"], ["after"], name="after")],
-                 inside={"gain": np.ones(HIDDEN, np.float32)}), "gain is a constant in the body of a loop"),
         (Network([*gates()[:3], helper.make_node("Mul", ["open", "content"], ["g"], name="g"),
                   helper.make_node("Shape", ["g"], ["s"], name="s"),
                   helper.make_node("Reshape", ["g", "s"], ["after"], name="after")]), "its size is read as a number"),
@@ -205,3 +218,95 @@ def test_a_loop_is_a_kernel_that_runs_at_any_width(width: int, tmp_path: Path) -
     session = session_of(proto, optimise=False)
     feeds = random_feeds(session, {value.name: tuple(value.shape) for value in session.get_inputs()})
     assert session.run(["all"], feeds)[0].shape == (STEPS, 2, width)
+
+
+LOOP = """
+    <ir_version: 10, opset_import: ["" : 18]>
+    main (float[4,6] x) => (float[4,5] y)
+        <float[6,8] pre = {0}, float[8,8] square = {0}, float[8,10] up = {0}, float[10,8] down = {0},
+         float[8,5] out = {0}, int64 steps = {3}, bool go = {1}> {
+        s = MatMul (x, pre)
+        a = BEFORE
+        last = Loop <body = each (int64 i, bool on, float[4,8] h) => (bool go_on, float[4,8] after) {
+            b = MatMul (h, INNER)
+            c = Relu (b)
+            after = MatMul (c, down)
+            go_on = Identity (on)
+        }> (steps, go, a)
+        y = MatMul (last, out)
+    }"""
+ONLY_INSIDE = LOOP.replace("BEFORE", "Relu (s)").replace("INNER", "up")
+READ_TWICE = LOOP.replace("BEFORE", "MatMul (s, square)").replace("INNER", "square").replace("[10,8]", "[8,8]")
+
+
+def read_outside(text: str, folder: Path) -> tuple[Model, Coupling]:
+    """A model whose loop reads weights of the graph around it, filled with numbers."""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == FLOAT:
+            values = rng.standard_normal(tuple(tensor.dims)).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values * 0.4, tensor.name))
+    onnx.save(proto, folder / "outside.onnx")
+    model = load(folder / "outside.onnx")
+    return model, couple(model.twin)
+
+
+def stored(proto: onnx.ModelProto) -> dict[str, list[list[int]]]:
+    """Shapes of what the graph and its bodies hold, by name."""
+    loop = next(node for node in proto.graph.node if node.op_type == "Loop")
+    found: dict[str, list[list[int]]] = {}
+    for tensor in (*proto.graph.initializer, *loop.attribute[0].g.initializer):
+        found.setdefault(tensor.name, []).append(list(tensor.dims))
+    return found
+
+
+def test_weights_of_the_graph_around_that_only_a_loop_reads_shrink(tmp_path: Path) -> None:
+    model, coupling = read_outside(ONLY_INSIDE, tmp_path)
+    assert sorted(group.size for group in coupling.free().values()) == [8, 10]
+    assert not vanishable(model, coupling)
+    assert params(model.twin, coupling).at({}) == 6 * 8 + 8 * 10 + 10 * 8 + 8 * 5
+    shapes = stored(narrowed(model, coupling))
+    assert (shapes["pre"], shapes["up"], shapes["down"]) == ([[6, 4]], [[4, 5]], [[5, 4]])
+    found = inspect(model.path, {}, None, (), False)
+    assert {row.size: set(row.layers) for row in found.rows if not row.pin}[10] == {"MatMul_4", "MatMul_7"}
+
+
+def test_weights_that_are_read_outside_and_inside_a_loop_shrink_at_both(tmp_path: Path) -> None:
+    model, coupling = read_outside(READ_TWICE, tmp_path)
+    assert not vanishable(model, coupling)
+    shapes = stored(narrowed(model, coupling))
+    assert (shapes["pre"], shapes["square"], shapes["down"]) == ([[6, 4]], [[4, 4]], [[4, 4]])
+
+
+def test_a_plan_names_the_weights_that_only_a_loop_reads(tmp_path: Path) -> None:
+    model, coupling = read_outside(ONLY_INSIDE, tmp_path)
+    plan = plan_for(model, coupling, {name: np.arange(g.size) < 3 for name, g in coupling.free().items()})
+    told = in_the_files_words(model, plan)
+    assert not told.derived
+    assert [list(axis) for axis in told.keep["up"].values()] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_layers_in_a_loop_are_scored_and_may_be_frozen(tmp_path: Path) -> None:
+    model, coupling = read_outside(ONLY_INSIDE, tmp_path)
+    assert not score_from_weights("l2", model.twin, coupling).unscored
+    frozen = couple(model.twin, freeze=produced_by(model.twin, ["MatMul_4"]))
+    assert [group.size for group in frozen.free().values()] == [8]
+
+
+def test_bodies_whose_constants_share_a_name_but_no_values_are_closed(tmp_path: Path) -> None:
+    proto = OWN_GAIN.proto()
+    first = next(node for node in proto.graph.node if node.op_type == "Loop")
+    branches = []
+    for name, value in (("then_branch", 1.0), ("else_branch", 2.0)):
+        gain = numpy_helper.from_array(np.full(HIDDEN, value, np.float32), "gain")
+        node = helper.make_node("Mul", ["all", "gain"], [name])
+        branches.append(helper.make_graph([node], name, [], [info(name, STEPS, 2, HIDDEN)], [gain]))
+    other = helper.make_node("If", ["flag"], ["chosen"], then_branch=branches[0], else_branch=branches[1])
+    proto.graph.node.append(other)
+    proto.graph.input.append(info("flag", kind=TensorProto.BOOL))
+    proto.graph.output.append(info("chosen", STEPS, 2, None))
+    del first.attribute[0].g.value_info[:]
+    onnx.save(proto, tmp_path / "names.onnx")
+    twin = load(tmp_path / "names.onnx").twin
+    assert not any(isinstance(node.attrs.get("body"), Open) for node in twin.nodes)

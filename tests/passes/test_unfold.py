@@ -12,6 +12,8 @@ from onnx import helper, numpy_helper
 
 from halpc.cli import main
 from halpc.ir.model import Model
+from passes.count import params
+from passes.couple import couple
 from passes.load import load
 from passes.proto import proto_of
 from passes.runtime import session_of
@@ -99,3 +101,10 @@ def test_what_is_not_bit_by_bit_the_same_stays_a_constant(
 
 def test_weights_and_small_tables_have_no_recipe(path: Path) -> None:
     assert set(load(path).recipes) == {"table"}
+
+
+def test_a_table_that_is_computed_again_is_no_parameter(path: Path) -> None:
+    model = load(path)
+    coupling = couple(model.twin)
+    assert params(model.twin, coupling).at({}) > TABLE / 4
+    assert params(model.twin, coupling, model.recipes).at({}) == model.stored
