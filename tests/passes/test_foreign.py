@@ -13,9 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from passes.couple import couple
+from passes.latency.clusters import HEAVY
 from passes.load import load
 from passes.loading.fold import interpret
 from passes.proto import FOREIGN, check_model, proto_of
+from passes.score import layers
 from passes.slim import plan_for, slim
 from passes.verify import verify
 
@@ -127,3 +129,13 @@ def test_shapes_behind_fused_layers_are_inferred(tmp_path: Path) -> None:
     assert interpret(gs.import_onnx(model), {"x": (5, 3, 4, 4)}).tensors["y"].shape == (5, 4)
     loaded, coupling = coupled(model, tmp_path)
     halved(loaded, coupling)
+
+
+@pytest.mark.parametrize("op, transposed, axis", [("FusedGemm", 0, 1), ("FusedGemm", 1, 0), ("FusedConv", 0, 0)])
+def test_fused_layers_are_scored_along_their_outputs_and_measured_as_layers(
+    op: str, transposed: int, axis: int
+) -> None:
+    weight = gs.Constant("w", np.zeros((4, 6, 1, 1) if op == "FusedConv" else (4, 6), np.float32))
+    node = gs.Node(op, "it", {"transB": transposed}, [gs.Variable("x"), weight], [gs.Variable("y")], "com.microsoft")
+    assert [layer.axis for layer in layers(gs.Graph([node]))] == [axis]
+    assert op in HEAVY
