@@ -208,6 +208,11 @@ def _on_processor(job: Job) -> bool:
     return job.options.profiler in ("onnxruntime", "openvino") and job.options.provider == "cpu"
 
 
+def as_timed(job: Job) -> onnx.ModelProto:
+    """What the backend was handed when the model that is written was measured."""
+    return job.profiler.cast(job.small) if isinstance(job.profiler, AtPrecision) else job.small
+
+
 def as_measured(job: Job, model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` at the shapes that it is measured at."""
     return static_proto(gs.import_onnx(model), job.model.shapes, job.model.header)

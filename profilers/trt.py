@@ -59,6 +59,7 @@ class BuiltEngine:
         warnings: what TensorRT warned of last.
         size_bytes: size of the file.
         seconds: time the build took.
+        measured: whether it is the very engine that the model was timed as.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class BuiltEngine:
     warnings: tuple[str, ...]
     size_bytes: int
     seconds: float
+    measured: bool = False
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -91,6 +93,7 @@ class TensorRTProfiler:
     timeout_s: float = trt_job.TIMEOUT_SECONDS
     _child: trt_job.Child = field(default_factory=trt_job.Child, init=False, repr=False)
     _engines: dict[str, Path] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _folder: Path | None = field(default=None, init=False, repr=False)
     _facts: dict[str, Any] | None = field(default=None, init=False, repr=False)
 
@@ -113,6 +116,7 @@ class TensorRTProfiler:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         self._engines.clear()
+        self._made.clear()
 
     @property
     def device(self) -> Device:
@@ -213,8 +217,9 @@ class TensorRTProfiler:
     def build(
         self, model: Model, path: Path, *, shapes: Mapping[str, Profile] | None = None, precision: str | None = None
     ) -> BuiltEngine:
-        """Builds the engine of `model` into `path`, its layers beside it, and checks its real precision.
+        """Writes the engine of `model` into `path`, its layers beside it, and checks its real precision.
 
+        The engine that `model` was timed as, where it was and no shapes are given: no two builds need be equally fast.
         TensorRT-RTX also builds where there is no GPU; its layers and precision cannot be read then, and the
         notes say so.
 
@@ -229,7 +234,10 @@ class TensorRTProfiler:
         facts = self._describe(needs_gpu=self._builds_on_gpu)
         with tempfile.TemporaryDirectory(dir=path.parent) as name:
             folder = Path(name)
-            made = self._build([model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)[0]
+            copied = None if shapes else self._copied(model, folder)
+            made = (
+                copied or self._build([model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)[0]
+            )
             wanted = precision or self.settings.precision
             note = trt_layers.check_precision(wanted, made["precisions"], path.name)
             information = path.with_name(f"{path.stem}.layers.json") if facts["gpu"] else None
@@ -247,7 +255,18 @@ class TensorRTProfiler:
             warnings=tuple(made["warnings"]),
             size_bytes=made["size_bytes"],
             seconds=made["seconds"],
+            measured=copied is not None,
         )
+
+    def _copied(self, model: Model, folder: Path) -> dict[str, Any] | None:
+        """What `_build` would leave and say, of the engine that `model` was timed as; None where it was not."""
+        key = _key(model, self.settings)
+        if key not in self._made:
+            return None
+        information = self._profile(model, 1, self.settings)[2]
+        shutil.copyfile(self._engines[key], folder / "0.plan")
+        (folder / "0.json").write_text(information)
+        return {**self._made[key], "precisions": trt_layers.precisions(trt_layers.layers_of(information))}
 
     @property
     def _builds_on_gpu(self) -> bool:
@@ -320,13 +339,16 @@ class TensorRTProfiler:
         )
         if built:
             folder = Path(tempfile.mkdtemp(dir=self._folder))
-            self._build(list(built.values()), folder, settings, {}, inspect=False)
+            made = self._build(list(built.values()), folder, settings, {}, inspect=False)
+            self._made.update(zip(built, made, strict=True))
             self._engines.update({key: folder / f"{index}.plan" for index, key in enumerate(built)})
         return [self._engines[key] for key in keys]
 
     def _forget(self, model: onnx.ModelProto, settings: Settings) -> None:
         """An engine that was built alone and is not asked for again: a profile has gigabytes of them."""
-        shutil.rmtree(self._engines.pop(_key(model, settings)).parent, ignore_errors=True)
+        key = _key(model, settings)
+        self._made.pop(key, None)
+        shutil.rmtree(self._engines.pop(key).parent, ignore_errors=True)
 
     def _profile(self, model: Model, repetitions: int, settings: Settings) -> tuple[list[str], NDArray[Any], str]:
         """(layer names, float64[runs, layers] in ms, the engine's layers as JSON)."""

@@ -124,7 +124,9 @@ def test_a_precision_that_no_layer_has_is_refused_before_anything_is_measured(gp
         gpu.check(half, "fp8")
 
 
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, precision: str) -> dict[str, Any]:
+def compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, precision: str, *more: str, code: int = 0
+) -> dict[str, Any]:
     """The report of a compile to 70 % into `out`."""
     monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
 
@@ -135,7 +137,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, pre
 
     monkeypatch.setattr(profilers, "_tensorrt", made)
     asked = ["--latency", "70%", "--profiler", "tensorrt", "--precision", precision, "--shape", f"x:{SHAPE}"]
-    assert main(["compile", str(network), *asked, "-o", str(tmp_path / "out"), "-q"]) == 0
+    assert main(["compile", str(network), *asked, *more, "-o", str(tmp_path / "out"), "-q"]) == code
     report: dict[str, Any] = json.loads((tmp_path / "out" / "report.json").read_text())
     return report
 
@@ -158,9 +160,43 @@ def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
     assert "CUDA graph" in str(report["profiler"])
     assert report["device"]["backend"] == "tensorrt"
     assert report["engine"]["precisions"].keys() == {precision}
-    assert report["engine"]["latency_ms"] == pytest.approx(report["result"]["latency_ms"])
+    assert report["engine"]["latency_ms"] == report["result"]["latency_ms"]
+    assert any(f"is the engine that was measured, and takes x:{SHAPE} only" in note for note in report["notes"])
     assert any("the engine runs only on A simulated GPU" in note for note in report["notes"])
     assert {"model.engine", "model.layers.json", "pruned.onnx"} <= {path.name for path in out.iterdir()}
     engine = onnx.load_from_string((out / "model.engine").read_bytes())
     whole = onnx.load(network)
     assert expected(engine) <= 0.7 * expected(cast_for_timing(whole, precision))
+
+
+def test_what_is_written_is_what_was_measured_or_is_measured_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first engines that are built to be written take half as long again, by chance."""
+    builds: list[Path] = []
+    slower: list[str] = []
+    build = trt.TensorRTProfiler._build
+
+    def unlucky(self: Any, models: Any, folder: Path, *rest: Any, **how: Any) -> Any:
+        made = build(self, models, folder, *rest, **how)
+        if how["inspect"]:
+            builds.append(folder)
+            engine = onnx.load_from_string((folder / "0.plan").read_bytes())
+            known = {entry.key: entry.value for entry in engine.metadata_props}
+            onnx.helper.set_model_props(engine, {**known, "slower": slower.pop() if slower else "1"})
+            (folder / "0.plan").write_bytes(engine.SerializeToString())
+        return made
+
+    monkeypatch.setattr(trt.TensorRTProfiler, "_build", unlucky)
+    network, a_range = saved(tmp_path), ("--min-shapes", f"x:{SHAPE}", "--max-shapes", "x:4x3x8x8")
+    for slow, more, code, built in ((9, (), 0, 0), (1, a_range, 0, 2), (2, a_range, 7, 2)):
+        builds.clear()
+        slower[:] = ["1.5"] * slow
+        report = compiled(tmp_path, monkeypatch, network, "fp32", *more, code=code)
+        limit_ms = report["budget"]["latency"]["limit"]
+        assert len(builds) == built
+        assert report["status"] == ("over budget" if code else "met")
+        assert report["result"]["latency_ms"] <= limit_ms
+        assert (tmp_path / "out" / "model.engine").is_file()
+        over = report["engine"]["latency_ms"] > limit_ms
+        assert over == bool(code) == ("model.engine: measured" in capsys.readouterr().err)
