@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_engines_of_bundles_and_copies_of_models_do_not_stay_on_the_disk(gpu: tr
     assert [path.suffix for path in gpu._folder.rglob("*.*") if path.suffix != ".json"] == [".plan"]
 
 
+def test_an_engine_that_fails_takes_no_other_with_it(
+    gpu: trt.TensorRTProfiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, names = gpu._child.run, []
+
+    def failing(job: Any, folder: Path, **how: Any) -> Any:
+        if job["action"] == "plan":
+            names.append(job["name"])
+            if names == ["the model first", "the model second"]:
+                raise BackendError("tensorrt did not finish in 3600 s.")
+        return run(job, folder, **how)
+
+    monkeypatch.setattr(gpu, "_child", SimpleNamespace(run=failing, close=gpu._child.close))
+    models = [fixed(), fixed()]
+    for proto, name in zip(models, ("first", "second"), strict=True):
+        proto.graph.name = name
+    with pytest.raises(BackendError, match="did not finish"):
+        gpu.compare(models, seconds=0.01)
+    assert len(gpu.compare(models, seconds=0.01)) == 2
+    assert names == ["the model first", "the model second", "the model second"]
+
+
 def test_an_engine_is_written_with_its_layers_and_its_precision(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
     gpu.settings = Settings(precision="fp16")
     half = cast_for_timing(fixed(), "fp16")
@@ -107,12 +130,12 @@ def test_nothing_is_left_on_the_device(tmp_path: Path, monkeypatch: pytest.Monke
         assert "error" not in result
         return result
 
-    plans = [tmp_path / f"{number}.plan" for number in range(3 * trt_child.KEPT)]
+    plans = [tmp_path / f"{number}.plan" for number in range(6)]
     for plan in plans:
         plan.write_bytes(fixed().SerializeToString())
-        do("compare", plans=[str(plans[0]), str(plan)], seconds=0.0)
         do("layers", plan=str(plan), name="m", repetitions=3)
-    assert [cuda.of(kind) for kind in ("memory", "stream", "exec")] == [2 * trt_child.KEPT, *[trt_child.KEPT] * 2]
+        do("compare", plans=[str(plans[0]), str(plan)], seconds=0.0)
+    assert [cuda.of(kind) for kind in ("memory", "stream", "exec")] == [2 * 2, 2, 2]
     assert [cuda.of(kind) for kind in ("event", "graph")] == [0, 0]
 
 
@@ -177,14 +200,14 @@ def test_what_is_written_is_what_was_measured_or_is_measured_itself(
     slower: list[str] = []
     build = trt.TensorRTProfiler._build
 
-    def unlucky(self: Any, models: Any, folder: Path, *rest: Any, **how: Any) -> Any:
-        made = build(self, models, folder, *rest, **how)
+    def unlucky(self: Any, model: Any, folder: Path, *rest: Any, **how: Any) -> Any:
+        made = build(self, model, folder, *rest, **how)
         if how["inspect"]:
             builds.append(folder)
-            engine = onnx.load_from_string((folder / "0.plan").read_bytes())
+            engine = onnx.load_from_string((folder / "model.plan").read_bytes())
             known = {entry.key: entry.value for entry in engine.metadata_props}
             onnx.helper.set_model_props(engine, {**known, "slower": slower.pop() if slower else "1"})
-            (folder / "0.plan").write_bytes(engine.SerializeToString())
+            (folder / "model.plan").write_bytes(engine.SerializeToString())
         return made
 
     monkeypatch.setattr(trt.TensorRTProfiler, "_build", unlucky)
