@@ -169,6 +169,56 @@ class Crowded(MadeUp):
         return [Timing(t.samples_ms * (1 + more * t.samples_ms[0]), "made up") for t in timings]
 
 
+GPU = Device("cuda", "Made up", "fake", "1", "builder")
+
+
+@dataclass
+class Building(MadeUp):
+    """The same device, for which every network is an engine to build; somebody gives up after some of these."""
+
+    device: Device = GPU
+    patience: int = 1_000
+    built: list[str] = field(default_factory=list)
+
+    def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
+        if len(self.built) == self.patience:
+            raise KeyboardInterrupt
+        self.built.append(str(model))
+        return MadeUp.layers(self, model)
+
+
+def test_engines_that_were_measured_are_kept_a_few_at_a_time(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
+    table, key = tmp_path / "t.jsonl", network_key(*chain)
+    wanted = len(profile(*chain, LatencyTable(DEVICE), MadeUp(), networks=12).context)
+    with pytest.raises(KeyboardInterrupt):
+        profile(*chain, LatencyTable.open(table, GPU), Building(patience=1 + 10), networks=12)
+    assert len(LatencyTable.open(table, GPU).networks(key)) == 8 < wanted
+    rest = Building()
+    profile(*chain, LatencyTable.open(table, GPU), rest, networks=12)
+    assert len(LatencyTable.open(table, GPU).networks(key)) == wanted
+    assert len(rest.built) == wanted - 8
+
+
+def test_networks_of_another_grid_do_where_each_is_an_engine_to_build(chain: tuple[Model, Coupling]) -> None:
+    for device, anew in ((Building(device=DEVICE), True), (Building(), False)):
+        table = LatencyTable(device.device)
+        known = len(profile(*chain, table, device, networks=8).context)
+        device.built.clear()
+        found = profile(*chain, table, device, networks=known, grid=4)
+        assert bool(device.built) == (len(found.context) > known) == anew
+    profile(*chain, table, device, networks=known + 2, grid=4)
+    assert len(device.built) == 2
+
+
+def test_networks_with_all_branches_do_not_for_those_that_lack_some(tmp_path: Path) -> None:
+    model = load(saved(tmp_path, residual(6)))
+    coupling, table, device = couple(model.twin), LatencyTable(GPU), Building()
+    profile(model, coupling, table, device, networks=12, grid=4)
+    device.built.clear()
+    found = profile(model, coupling, table, device, networks=6, vanishing=vanishable(model, coupling))
+    assert len(device.built) == len([n for n in found.context if 0 in n.widths.values()]) == 1
+
+
 def test_a_crowded_moment_is_halved_by_measuring_networks_once_more(chain: tuple[Model, Coupling]) -> None:
     table = LatencyTable(DEVICE)
     profile(*chain, table, Crowded(), networks=9)
