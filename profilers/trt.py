@@ -197,6 +197,11 @@ class TensorRTProfiler:
         regime, rounds = f"{self.backend}: {result['regime']}", int(result["rounds"])
         return [Timing(samples, regime, rounds) for samples in times]
 
+    def forget(self, models: Sequence[Model]) -> None:
+        """Deletes the engines of models that will not be asked for again: a profile has gigabytes of them."""
+        for model in models:
+            self._forget(model, self.settings)
+
     def unsupported(self, model: Model) -> tuple[str, ...]:
         """Why the parser refuses `model`, a sentence per node; empty if it takes all. RTX needs no GPU."""
         with tempfile.TemporaryDirectory() as name:
@@ -338,11 +343,10 @@ class TensorRTProfiler:
                 self._engines[key] = folder / "model.plan"
         return [self._engines[key] for key in keys]
 
-    def _forget(self, model: onnx.ModelProto, settings: Settings) -> None:
-        """An engine that was built alone and is not asked for again: a profile has gigabytes of them."""
+    def _forget(self, model: Model, settings: Settings) -> None:
         key = _key(model, settings)
-        self._made.pop(key, None)
-        shutil.rmtree(self._engines.pop(key).parent, ignore_errors=True)
+        if self._made.pop(key, None) is not None:  # it was built here
+            shutil.rmtree(self._engines.pop(key).parent, ignore_errors=True)
 
     def _profile(self, model: Model, repetitions: int, settings: Settings) -> tuple[list[str], NDArray[Any], str]:
         """(layer names, float64[runs, layers] in ms, the engine's layers as JSON)."""

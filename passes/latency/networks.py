@@ -118,18 +118,25 @@ class Networks:
         together = self._together(self.profiler)
         for start in range(0, len(self.fresh), together):
             part = self.fresh[start : start + together]
-            if len(part) == 1:
-                continue
-            self.progress("profile: networks once more", start, len(self.fresh))
             protos = [slimmed(self.model, self.coupling, network.widths) for network in part]
-            timings = self.profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
-            again = np.array([timing.typical_ms for timing in timings])
-            again /= np.median(again / [network.ms for network in part])
-            for network, ms, timing in zip(part, again.tolist(), timings, strict=True):
-                runs = network.runs + len(timing.samples_ms)
-                mean = (network.ms * network.runs + ms * len(timing.samples_ms)) / runs
-                self.table.append_network(replace(network, ms=mean, runs=runs))
+            if len(part) > 1:
+                self.progress("profile: networks once more", start, len(self.fresh))
+                self._once_more(self.profiler, part, protos)
+            if hasattr(self.profiler, "forget"):  # what builds engines; the whole is measured again and again
+                self.profiler.forget([p for n, p in zip(part, protos, strict=True) if not self._is_whole(n.widths)])
         self.fresh.clear()
+
+    def _once_more(self, profiler: Profiler, part: Sequence[NetworkSample], protos: Sequence[onnx.ModelProto]) -> None:
+        timings = profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
+        again = np.array([timing.typical_ms for timing in timings])
+        again /= np.median(again / [network.ms for network in part])
+        for network, ms, timing in zip(part, again.tolist(), timings, strict=True):
+            runs = network.runs + len(timing.samples_ms)
+            mean = (network.ms * network.runs + ms * len(timing.samples_ms)) / runs
+            self.table.append_network(replace(network, ms=mean, runs=runs))
+
+    def _is_whole(self, widths: Mapping[str, int]) -> bool:
+        return all(self.coupling.groups[name].size == width for name, width in widths.items())
 
 
 def _lacks(point: Point) -> bool:

@@ -25,7 +25,7 @@ from passes.couple import couple
 from passes.latency.calibrate import mixes, network_key, ramps
 from passes.latency.networks import slimmed
 from passes.load import load
-from passes.profile import held_back, profile
+from passes.profile import for_now, held_back, profile
 from passes.vanish import vanishable
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
 from tests.small import model as made
@@ -179,6 +179,14 @@ class Building(MadeUp):
     device: Device = GPU
     patience: int = 1_000
     built: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
+        assert not {str(model) for model in models} & set(self.gone)
+        return MadeUp.compare(self, models, seconds=seconds, feeds=feeds)
+
+    def forget(self, models: Sequence[Measured]) -> None:
+        self.gone += map(str, models)
 
     def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
         if len(self.built) == self.patience:
@@ -197,6 +205,26 @@ def test_engines_that_were_measured_are_kept_a_few_at_a_time(chain: tuple[Model,
     profile(*chain, LatencyTable.open(table, GPU), rest, networks=12)
     assert len(LatencyTable.open(table, GPU).networks(key)) == wanted
     assert len(rest.built) == wanted - 8
+
+
+def test_engines_are_kept_until_they_will_not_be_asked_for_again(chain: tuple[Model, Coupling]) -> None:
+    device = Building()
+    profiled = profile(*chain, LatencyTable(GPU), device, networks=10)
+    assert sorted(device.gone) == sorted(str(slimmed(*chain, n.widths)) for n in profiled.context[1:])
+    device.asked.clear()
+    for_now(*chain, profiled, device, 50)
+    held_back(*chain, profiled, device, grid=1, plans=6)
+    assert device.asked == [1, 1 + 6]
+
+
+@pytest.mark.parametrize(("device", "runs"), [(DEVICE, 2), (GPU, 1)])
+def test_kernels_are_measured_again_on_processors_only(
+    chain: tuple[Model, Coupling], device: Device, runs: int
+) -> None:
+    table = LatencyTable(device)
+    profile(*chain, table, MadeUp(device=device), networks=4)
+    found = {sample.runs for about in table.kernels().values() for sample in table.lookup(Signature(about)).values()}
+    assert found == {runs}
 
 
 def test_networks_of_another_grid_do_where_each_is_an_engine_to_build(chain: tuple[Model, Coupling]) -> None:

@@ -14,7 +14,7 @@ import onnx
 import pytest
 
 import profilers
-from halpc.casting import runs_here
+from halpc.casting import AtPrecision, runs_here
 from halpc.cli import main
 from halpc.errors import BackendError
 from passes.cast import cast_for_timing
@@ -79,6 +79,21 @@ def test_engines_of_bundles_and_copies_of_models_do_not_stay_on_the_disk(gpu: tr
     gpu.compare([fixed()], seconds=0.01)
     assert gpu._folder is not None
     assert [path.suffix for path in gpu._folder.rglob("*.*") if path.suffix != ".json"] == [".plan"]
+
+
+def test_engines_that_are_forgotten_leave_the_disk_and_no_others_do(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
+    given = gpu.build(fixed(), tmp_path / "given.engine").path
+    half = AtPrecision(gpu, "fp16")
+    gpu.compare([given, fixed()], seconds=0.01)
+    half.compare([fixed()], seconds=0.01)
+    assert gpu._folder is not None
+    assert len(list(gpu._folder.rglob("*.plan"))) == 2
+    half.forget([fixed()])
+    assert len(list(gpu._folder.rglob("*.plan"))) == 1
+    gpu.forget([given, fixed()])
+    assert list(gpu._folder.rglob("*")) == []
+    assert given.is_file()
+    assert len(gpu.compare([fixed(), given], seconds=0.01)) == 2
 
 
 def test_an_engine_that_fails_takes_no_other_with_it(
