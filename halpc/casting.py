@@ -70,6 +70,11 @@ class AtPrecision:
                 " device, choose another precision or profiler."
             ) from error
 
+    def forget(self, models: Sequence[Model]) -> None:
+        """Engines of models that will not be asked for again may go, where the inner profiler keeps any."""
+        if hasattr(self.inner, "forget"):
+            self.inner.forget([self.cast(model) for model in models])
+
     def cast(self, model: Model, *, keep_io_types: bool = True) -> onnx.ModelProto:
         """The model at the precision: what is measured is measured more than once."""
         whole = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model))
@@ -206,6 +211,11 @@ def _on_processor(job: Job) -> bool:
     if job.profiler is not None:
         return bool(job.profiler.device.kind == "cpu")
     return job.options.profiler in ("onnxruntime", "openvino") and job.options.provider == "cpu"
+
+
+def as_timed(job: Job) -> onnx.ModelProto:
+    """What the backend was handed when the model that is written was measured."""
+    return job.profiler.cast(job.small) if isinstance(job.profiler, AtPrecision) else job.small
 
 
 def as_measured(job: Job, model: onnx.ModelProto) -> onnx.ModelProto:

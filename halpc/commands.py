@@ -29,11 +29,7 @@ def compile(args: argparse.Namespace) -> int:
     elif not args.quiet:
         show_report(report, None if args.dry_run else args.output)
     if report.status == "over budget":
-        limit, measured = report.budget["latency"]["limit"], report.result.latency_ms
-        assert measured is not None
-        raise OverBudgetError(
-            f"measured {spell_ms(measured)}, {spell_over(measured / limit)} over the budget of {spell_ms(limit)}"
-        )
+        raise OverBudgetError(_over(report))
     return 0
 
 
@@ -135,6 +131,14 @@ def schedule(args: argparse.Namespace) -> int:
     else:
         print("\n".join(f"{100 * share:.4g}%" for share in shares))
     return 0
+
+
+def _over(report: Any) -> str:
+    """By how much the model is over its budget, or the engine that was built of it for a range of shapes."""
+    limit, took, what = report.budget["latency"]["limit"], report.result.latency_ms, ""
+    if took <= limit:
+        took, what = report.engine["latency_ms"], "model.engine: "
+    return f"{what}measured {spell_ms(took)}, {spell_over(took / limit)} over the budget of {spell_ms(limit)}"
 
 
 def _print(data: Any) -> None:

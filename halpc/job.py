@@ -79,7 +79,7 @@ class Job:
     deployed: onnx.ModelProto = None  # the same at the precision asked for
     conversion: float | None = None  # how far the precision moves the outputs
     engine: Any = None
-    engine_ms: float | None = None  # what that takes, beside the model it was built from
+    engine_ms: float | None = None  # what that takes; of another build than was measured, beside the one that was
     accuracy_before: float | None = None  # top-1 of the model as it came
     accuracy: float | None = None  # and of what is deployed
     profile_stats: dict[str, Any] = field(default_factory=dict)

@@ -101,24 +101,40 @@ def judge(job: Job) -> None:
 def time_engine(job: Job, path: Path) -> float | None:
     """Latency in ms of the engine that is written, by its ratio to what was measured of the model.
 
-    It was built once more, perhaps with dynamic axes. None where it is made for other shapes than were measured.
+    That is the ratio of another build, with dynamic axes. None where it is made for other shapes than were measured.
 
     Raises:
         BackendError: it does not load or run.
     """
     if job.evidence is None or any(job.model.shapes[name] != p.opt for name, p in job.engine_shapes.items()):
         return None
+    if job.engine.measured:
+        return job.evidence.measured_ms
     known, own = backend_of(job).compare([as_measured(job, job.deployed), path], seconds=ENGINE_SECONDS)
     percent = job.options.percentile
     return float(job.evidence.measured_ms * own.percentile_ms(percent) / known.percentile_ms(percent))
 
 
-def engine_remarks(job: Job) -> Iterator[str]:
-    """That the engine itself is over the budget, by more than noise, where the model as measured is not."""
+def engine_over(job: Job) -> bool:
+    """Whether the engine itself is over the budget, by more than noise, where the model as measured is not."""
     if job.engine_ms is None or job.evidence is None or not job.evidence.met:
-        return
+        return False
     found = job.evidence
-    if job.engine_ms > max(found.limit_ms, found.measured_ms * (1 + max(SAME, found.noise))):
+    return job.engine_ms > max(found.limit_ms, found.measured_ms * (1 + max(SAME, found.noise)))
+
+
+def engine_remarks(job: Job) -> Iterator[str]:
+    """What to know of the engine: that its shapes are fixed where the model's are not, or it is over the budget."""
+    if job.engine.measured and job.engine_shapes:
+        shapes = ", ".join(f"{name}:{'x'.join(map(str, profile.opt))}" for name, profile in job.engine_shapes.items())
+        yield (
+            f"model.engine is the engine that was measured, and takes {shapes} only: --min-shapes and --max-shapes make"
+            " one for a range"
+        )
+    if engine_over(job):
+        assert job.evidence is not None
+        assert job.engine_ms is not None
+        found = job.evidence
         yield (
             f"model.engine takes {spell_ms(job.engine_ms)}, over the budget of {spell_ms(found.limit_ms)}: of the"
             f" model, built for fixed shapes, {spell_ms(found.measured_ms)} was measured"
@@ -131,7 +147,7 @@ def status(job: Job) -> str:
         return "predicted" if "latency" in job.limits else "met"
     if job.evidence.measured_ms > job.evidence.baseline_ms and not whole(job, job.selection):
         return "slower"
-    return "met" if job.evidence.met else "over budget"
+    return "met" if job.evidence.met and not engine_over(job) else "over budget"
 
 
 def best(job: Job) -> Trial:

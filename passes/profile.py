@@ -5,7 +5,8 @@
     samples    of every signature, alone, adaptively                    (sampling.py, interpolate.py)
     networks   whole, slimmed to a designed set of width mixes          (networks.py, calibrate.py)
     all        that was measured now is measured again some seconds later, and averaged: speeds change from moment
-               to moment, and what other tenants leave in the caches, which wide networks feel more than narrow ones
+               to moment, and what other tenants leave in the caches, which wide networks feel more than narrow ones;
+               on a GPU networks alone
 
 Everything measured goes into the table as it is measured; what is there is not measured again, so an interrupted
 run resumes, and a second budget measures nothing. Without a profiler the table must have it all.
@@ -168,7 +169,7 @@ def held_back(
     """
     drawn = mixes(coupling, plans + 1, grid, seed=1)[1:]
     together = at_once(model)
-    known = references(profiled.context, together // 2)
+    known = _told_by(profiled, profiler, together // 2)
     predicted = [profiled.cost.at(widths) for widths in drawn]
     measured: list[float] = []
     now: list[float] = []
@@ -182,6 +183,13 @@ def held_back(
         now += [cost.at(widths) for widths in own]
         measured += found[len(known) :]
     return judge(predicted, measured, now)
+
+
+def _told_by(profiled: Profiled, profiler: Profiler, most: int) -> list[NetworkSample]:
+    """Calibration networks that tell the machine's state; the whole alone where every other is an engine to build."""
+    if profiler.device.builds:
+        return [max(profiled.context, key=lambda network: sum(network.widths.values()))]
+    return references(profiled.context, most)
 
 
 def for_now(model: Model, coupling: Coupling, profiled: Profiled, profiler: Profiler, percentile: float) -> CostModel:
@@ -262,8 +270,11 @@ class _Run:
             self._sample(_one_of_each(kernels), boxes)
 
     def confirm(self, kernels: Sequence[Kernel]) -> None:
-        """Measure again what was measured only once, some seconds ago."""
-        if self.profiler is not None:
+        """Measure again what was measured only once, some seconds ago.
+
+        Not on a GPU: its caches are nobody else's, and every bundle would be an engine to build.
+        """
+        if self.profiler is not None and self.profiler.device.kind == "cpu":
             boxes = self._boxes(kernels)
             once = [(s, w) for s, box in boxes.items() for w in self._once(s, box)]
             if once:

@@ -1,8 +1,8 @@
 """TensorRT as a stop-watch and as an engine builder; TensorRT-RTX as a backend of its own name.
 
 Everything vendor-made happens in a child process (`trt_child`), which lives until the profiler is closed; this file
-decides what is built and timed, and reads the answers. Engines are built once per model and kept as long; those that
-were compared last stay loaded, so that each round of a closed loop loads the new one alone.
+decides what is built and timed, and reads the answers. Engines are built once per model, each in a job of its own, and
+kept as long; those that were compared last stay loaded until another is built.
 
 A TensorRT-RTX plan is made without measuring tactics and is compiled on the device at first use: it is never
 presented as a TensorRT result, and every report carries the backend's own name.
@@ -59,6 +59,7 @@ class BuiltEngine:
         warnings: what TensorRT warned of last.
         size_bytes: size of the file.
         seconds: time the build took.
+        measured: whether it is the very engine that the model was timed as.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class BuiltEngine:
     warnings: tuple[str, ...]
     size_bytes: int
     seconds: float
+    measured: bool = False
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -91,6 +93,7 @@ class TensorRTProfiler:
     timeout_s: float = trt_job.TIMEOUT_SECONDS
     _child: trt_job.Child = field(default_factory=trt_job.Child, init=False, repr=False)
     _engines: dict[str, Path] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _folder: Path | None = field(default=None, init=False, repr=False)
     _facts: dict[str, Any] | None = field(default=None, init=False, repr=False)
 
@@ -113,6 +116,7 @@ class TensorRTProfiler:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         self._engines.clear()
+        self._made.clear()
 
     @property
     def device(self) -> Device:
@@ -193,6 +197,11 @@ class TensorRTProfiler:
         regime, rounds = f"{self.backend}: {result['regime']}", int(result["rounds"])
         return [Timing(samples, regime, rounds) for samples in times]
 
+    def forget(self, models: Sequence[Model]) -> None:
+        """Deletes the engines of models that will not be asked for again: a profile has gigabytes of them."""
+        for model in models:
+            self._forget(model, self.settings)
+
     def unsupported(self, model: Model) -> tuple[str, ...]:
         """Why the parser refuses `model`, a sentence per node; empty if it takes all. RTX needs no GPU."""
         with tempfile.TemporaryDirectory() as name:
@@ -213,8 +222,9 @@ class TensorRTProfiler:
     def build(
         self, model: Model, path: Path, *, shapes: Mapping[str, Profile] | None = None, precision: str | None = None
     ) -> BuiltEngine:
-        """Builds the engine of `model` into `path`, its layers beside it, and checks its real precision.
+        """Writes the engine of `model` into `path`, its layers beside it, and checks its real precision.
 
+        The engine that `model` was timed as, where it was and no shapes are given: no two builds need be equally fast.
         TensorRT-RTX also builds where there is no GPU; its layers and precision cannot be read then, and the
         notes say so.
 
@@ -229,13 +239,14 @@ class TensorRTProfiler:
         facts = self._describe(needs_gpu=self._builds_on_gpu)
         with tempfile.TemporaryDirectory(dir=path.parent) as name:
             folder = Path(name)
-            made = self._build([model], folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)[0]
+            copied = None if shapes else self._copied(model, folder)
+            made = copied or self._build(model, folder, self.settings, shapes or {}, inspect=facts["gpu"] is not None)
             wanted = precision or self.settings.precision
             note = trt_layers.check_precision(wanted, made["precisions"], path.name)
             information = path.with_name(f"{path.stem}.layers.json") if facts["gpu"] else None
             if information is not None:
-                os.replace(folder / "0.json", information)
-            os.replace(folder / "0.plan", path)
+                os.replace(folder / "model.json", information)
+            os.replace(folder / "model.plan", path)
         return BuiltEngine(
             path=path,
             information=information,
@@ -247,7 +258,18 @@ class TensorRTProfiler:
             warnings=tuple(made["warnings"]),
             size_bytes=made["size_bytes"],
             seconds=made["seconds"],
+            measured=copied is not None,
         )
+
+    def _copied(self, model: Model, folder: Path) -> dict[str, Any] | None:
+        """What `_build` would leave and say, of the engine that `model` was timed as; None where it was not."""
+        key = _key(model, self.settings)
+        if key not in self._made:
+            return None
+        information = self._profile(model, 1, self.settings)[2]
+        shutil.copyfile(self._engines[key], folder / "model.plan")
+        (folder / "model.json").write_text(information)
+        return {**self._made[key], "precisions": trt_layers.precisions(trt_layers.layers_of(information))}
 
     @property
     def _builds_on_gpu(self) -> bool:
@@ -283,28 +305,25 @@ class TensorRTProfiler:
 
     def _build(
         self,
-        models: Sequence[Model],
+        model: Model,
         folder: Path,
         settings: Settings,
         shapes: Mapping[str, Profile],
         *,
         inspect: bool,
-    ) -> list[dict[str, Any]]:
-        """Builds `{i}.plan` and `{i}.json` in `folder` for each model."""
-        items = []
-        for index, model in enumerate(models):
-            source = _as_file(model, folder, f"{index}.onnx")
-            name = model.name if isinstance(model, Path) else f"the model {model.graph.name}".rstrip()
-            files = {"plan": str(folder / f"{index}.plan"), "information": str(folder / f"{index}.json")}
-            items.append({"model": str(source), "name": name, **files})
+    ) -> dict[str, Any]:
+        """Builds `model.plan` and `model.json` in `folder`."""
+        source = _as_file(model, folder)
+        name = model.name if isinstance(model, Path) else f"the model {model.graph.name}".rstrip()
+        files = {"plan": str(folder / "model.plan"), "information": str(folder / "model.json")}
         spelled = {name: [profile.min, profile.opt, profile.max] for name, profile in shapes.items()}
         used = asdict(replace(settings, cache=settings.cache or self._cache()))
-        job = {"items": items, "settings": used, "shapes": spelled, "inspect": inspect}
-        plans = list(self._run("plan", folder, job, needs_gpu=self._builds_on_gpu)["plans"])
-        for item in items:
-            if Path(item["model"]).parent == folder:
-                Path(item["model"]).unlink()
-        return plans
+        job = {"model": str(source), "name": name, **files, "settings": used, "shapes": spelled, "inspect": inspect}
+        try:
+            return self._run("plan", folder, job, needs_gpu=self._builds_on_gpu)
+        finally:
+            if not isinstance(model, Path):
+                source.unlink()
 
     def _plans(self, models: Sequence[Model], settings: Settings) -> list[Path]:
         """An engine file per model; engine files are taken as they are, others built once."""
@@ -313,20 +332,21 @@ class TensorRTProfiler:
             self._folder = Path(tempfile.mkdtemp(prefix="halpc-trt-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         keys = [_key(model, settings) for model in models]
-        new = {key: model for key, model in zip(keys, models, strict=True) if key not in self._engines}
-        built = {key: model for key, model in new.items() if not _is_engine(model)}
-        self._engines.update(
-            {key: model for key, model in new.items() if isinstance(model, Path) and _is_engine(model)}
-        )
-        if built:
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
-            self._build(list(built.values()), folder, settings, {}, inspect=False)
-            self._engines.update({key: folder / f"{index}.plan" for index, key in enumerate(built)})
+        for key, model in zip(keys, models, strict=True):
+            if key in self._engines:
+                continue
+            if isinstance(model, Path) and _is_engine(model):
+                self._engines[key] = model
+            else:  # a job each, with a time limit of its own: what was built before one fails is not lost
+                folder = Path(tempfile.mkdtemp(dir=self._folder))
+                self._made[key] = self._build(model, folder, settings, {}, inspect=False)
+                self._engines[key] = folder / "model.plan"
         return [self._engines[key] for key in keys]
 
-    def _forget(self, model: onnx.ModelProto, settings: Settings) -> None:
-        """An engine that was built alone and is not asked for again: a profile has gigabytes of them."""
-        shutil.rmtree(self._engines.pop(_key(model, settings)).parent, ignore_errors=True)
+    def _forget(self, model: Model, settings: Settings) -> None:
+        key = _key(model, settings)
+        if self._made.pop(key, None) is not None:  # it was built here
+            shutil.rmtree(self._engines.pop(key).parent, ignore_errors=True)
 
     def _profile(self, model: Model, repetitions: int, settings: Settings) -> tuple[list[str], NDArray[Any], str]:
         """(layer names, float64[runs, layers] in ms, the engine's layers as JSON)."""

@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,20 @@ from profilers import trt_engine, trt_layers, trt_time
 from profilers.cuda import Cuda, open_cuda, probe
 
 Job = dict[str, Any]
-KEPT = 6  # engines that stay loaded between comparisons: the baseline's, and those of the last few choices
 
 
 class Worker:
-    """Does jobs; what one loads, the next may find loaded."""
+    """Does jobs; what one comparison loads, the next finds loaded, where nothing came between that wants the memory."""
 
     def __init__(self) -> None:
         self._trt: Any = None
         self._logger: Any = None
         self._cuda: Cuda | None = None
-        self._loaded: dict[tuple[Any, ...], trt_time.Loaded] = {}  # the one used last comes last
+        self._loaded: dict[tuple[Any, ...], trt_time.Loaded] = {}
         self.actions: dict[str, Callable[[Job, Path], Job]] = {
             "describe": self._describe,
             "unsupported": self._unsupported,
-            "plan": self._plans,
+            "plan": self._plan,
             "layers": self._layers,
             "compare": self._compare,
         }
@@ -75,17 +74,14 @@ class Worker:
         bench = trt_engine.open_builder(self._trt, self._logger)
         return {"reasons": trt_engine.unsupported(bench, Path(job["model"]))}
 
-    def _plans(self, job: Job, folder: Path) -> Job:
-        """Builds a plan of each model; with a GPU also reads its layers back from the engine."""
+    def _plan(self, job: Job, folder: Path) -> Job:
+        """Builds a plan of a model; where it is asked to, also reads its layers back from the engine."""
         self._open(job)
+        self._unload()  # a kernel that finds too little memory to be tried is left out
+        model, plan, name = Path(job["model"]), Path(job["plan"]), job["name"]
         settings = trt_engine.Settings(**job["settings"])
         shapes = {name: trt_engine.Profile(*map(tuple, sizes)) for name, sizes in job["shapes"].items()}
-        return {"plans": [self._plan(settings, shapes, item, job, folder) for item in job["items"]]}
-
-    def _plan(self, settings: Any, shapes: Any, item: Job, job: Job, folder: Path) -> Job:
-        model, name = Path(item["model"]), item["name"]
         started = time.perf_counter()
-        self._logger.said.clear()
         bench = trt_engine.open_builder(self._trt, self._logger)
         _stage(folder, f"parsing {name}")
         trt_engine.parse(bench, model, name)
@@ -93,20 +89,21 @@ class Worker:
         config = trt_engine.configure(bench, settings, shapes)
         data = trt_engine.build(bench, config, settings, name)
         seconds = time.perf_counter() - started
-        Path(item["plan"]).write_bytes(data)
+        plan.write_bytes(data)
         information = ""
         if job["inspect"]:
             _stage(folder, f"reading the layers of the engine for {name}")
-            keep, engine = trt_engine.deserialize(self._trt, self._logger, Path(item["plan"]))
+            keep, engine = trt_engine.deserialize(self._trt, self._logger, plan)
             information = trt_engine.information(self._trt, engine, bench.said)
             del engine, keep
-        Path(item["information"]).write_text(information)
+        Path(job["information"]).write_text(information)
         found = trt_layers.precisions(trt_layers.layers_of(information))
         return {"seconds": seconds, "size_bytes": len(data), "precisions": found, "warnings": bench.said[-20:]}
 
     def _layers(self, job: Job, folder: Path) -> Job:
         """Milliseconds per run and layer of one engine, and what the engine says about its layers."""
         cuda = self._open_both(job)
+        self._unload()
         _stage(folder, f"timing the layers of {job['name']}")
         loaded = trt_time.open_engine(
             self._trt, cuda, Path(job["plan"]), self._logger, shapes=_shapes(job), feeds=_feeds(job)
@@ -120,19 +117,18 @@ class Worker:
         """Milliseconds of every run of every engine, taken in turns; the engines stay loaded for the next time."""
         cuda = self._open_both(job)
         shapes, feeds = _shapes(job), _feeds(job)
-        engines = [self._engine(cuda, path, shapes, feeds, folder) for path in map(Path, job["plans"])]
+        plans = [Path(plan) for plan in job["plans"]]
+        self._unload({_known_by(path, shapes) for path in plans})
+        engines = [self._engine(cuda, path, shapes, feeds, folder) for path in plans]
         _stage(folder, "timing the engines")
         times_ms, rounds = trt_time.race(engines, job["seconds"])
         captured = trt_time.captured(engines)
-        while len(self._loaded) > max(KEPT, len(engines)):
-            self._loaded.pop(next(iter(self._loaded))).close()
         return {"times_ms": times_ms, "rounds": rounds, "regime": trt_time.regime(cuda, captured)}
 
     def _engine(self, cuda: Cuda, path: Path, shapes: Any, feeds: Any, folder: Path) -> trt_time.Loaded:
         """The engine of a plan file, its inputs filled: as it stayed, or loaded now."""
-        stat = path.stat()
-        key = (str(path), stat.st_size, stat.st_mtime_ns, repr(shapes))
-        loaded = self._loaded.pop(key, None)
+        key = _known_by(path, shapes)
+        loaded = self._loaded.get(key)
         if loaded is None:
             _stage(folder, f"loading the engine {path.name}")
             loaded = trt_time.open_engine(self._trt, cuda, path, self._logger, shapes=shapes, feeds=feeds)
@@ -140,6 +136,11 @@ class Worker:
             trt_time.fill(loaded, feeds)
         self._loaded[key] = loaded
         return loaded
+
+    def _unload(self, kept: Collection[tuple[Any, ...]] = ()) -> None:
+        """Gives back the memory of all engines but some: how many may be loaded at once is the parent's business."""
+        for key in [key for key in self._loaded if key not in kept]:
+            self._loaded.pop(key).close()
 
     def _open(self, job: Job) -> None:
         """The vendor module, after the driver has been asked for a GPU where the action needs one."""
@@ -156,6 +157,12 @@ class Worker:
         if self._cuda is None:
             self._cuda = open_cuda(job["backend"])
         return self._cuda
+
+
+def _known_by(path: Path, shapes: Any) -> tuple[Any, ...]:
+    """What a loaded engine is known by: a file that was written anew is another."""
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns, repr(shapes)
 
 
 def _shapes(job: Job) -> dict[str, tuple[int, ...]]:

@@ -42,6 +42,11 @@ class Device:
     threads: int = 0
     details: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def builds(self) -> bool:
+        """Whether every model is an engine to build first, which takes longer than to measure it."""
+        return self.provider in ("builder", "tensorrt")
+
     def as_json(self) -> dict[str, object]:
         """Plain data for reports and tables."""
         return {**asdict(self), "details": dict(sorted(self.details.items()))}

@@ -92,7 +92,8 @@ class Report:
     """Everything that `report.json` and the terminal summary say.
 
     Attributes:
-        status: `met`, `over budget`, `dry run`, or `predicted` where latency was limited and could not be measured.
+        status: `met`, `over budget`, `dry run`, or `predicted` where latency was limited and could not be measured. An
+            engine that is over the budget makes it `over budget`.
         budget: resource → limit, unit and what was written.
         baseline, result: figures before and after.
         predicted_latency_ms: the model's prediction for the result before it was measured, or where nothing was.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,11 +22,14 @@ from passes.slim import plan_for, slim
 
 log = logging.getLogger(__name__)
 
+Point: TypeAlias = tuple[tuple[str, int], ...]  # (group, width), sorted: what a network is known by
+
 LAYER_RUNS: Final = 12
 _LEAST_SECONDS: Final = 0.15  # of measuring a network end to end
 _RUNS: Final = 15
 _TOGETHER_BYTES: Final = 2 << 30  # of networks that are measured in turns; sessions take as much again
 _ARRAYS_BYTES: Final = 4 << 30  # of their activations, each network's at its widest node
+_BUILT: Final = 4  # networks in turns where each is an engine to build: an interrupted run loses no more of them
 
 
 @dataclass(slots=True)
@@ -56,19 +59,29 @@ class Networks:
             TableError: it has none, and there is no profiler.
             BackendError: the runtime failed.
         """
-        points = {tuple(sorted(n.widths.items())) for n in self.table.networks(self.key)}
-        distinct = {tuple(sorted(w.items())): w for w in wanted}
-        missing = [w for point, w in distinct.items() if point not in points]
+        missing = self._missing({tuple(sorted(w.items())): w for w in wanted})
         if self.profiler is not None and missing:
             self._measure(self.profiler, missing)
             return len(missing)
-        if not points:
+        if not self.table.networks(self.key):
             raise TableError(f"{self.table.path}: the table has no whole network of this model. Run `halpc profile`.")
         return 0
 
+    def _missing(self, wanted: Mapping[Point, Mapping[str, int]]) -> list[Mapping[str, int]]:
+        """What the table lacks. Where each is an engine to build, as many networks on another grid do instead."""
+        known = [tuple(sorted(n.widths.items())) for n in self.table.networks(self.key)]
+        if self.profiler is None or not self.profiler.device.builds:
+            return [widths for point, widths in wanted.items() if point not in known]
+        missing: list[Mapping[str, int]] = []
+        for lacking in (False, True):  # branches
+            alike = {point: widths for point, widths in wanted.items() if _lacks(point) == lacking}
+            short = max(0, len(alike) - sum(_lacks(point) == lacking for point in known))
+            missing += [widths for point, widths in alike.items() if point not in known][:short]
+        return missing
+
     def _measure(self, profiler: Profiler, missing: Sequence[Mapping[str, int]]) -> None:
         """As many at a time as memory bears; from the second time on the first network, once more, tells the speed."""
-        together = at_once(self.model)
+        together = self._together(profiler)
         reference: tuple[onnx.ModelProto, float] | None = None
         for start in range(0, len(missing), together):
             part = missing[start : start + together]
@@ -83,6 +96,9 @@ class Networks:
                 self.fresh.append(NetworkSample(self.key, dict(widths), each, times, count))
                 self.table.append_network(self.fresh[-1])
         self.progress("profile: networks", len(missing) + 1, len(missing) + 1)
+
+    def _together(self, profiler: Profiler) -> int:
+        return min(at_once(self.model), _BUILT) if profiler.device.builds else at_once(self.model)
 
     def _layers(self, profiler: Profiler, proto: onnx.ModelProto) -> dict[str, float]:
         try:
@@ -99,21 +115,32 @@ class Networks:
         """
         if self.profiler is None:
             return
-        together = at_once(self.model)
+        together = self._together(self.profiler)
         for start in range(0, len(self.fresh), together):
             part = self.fresh[start : start + together]
-            if len(part) == 1:
-                continue
-            self.progress("profile: networks once more", start, len(self.fresh))
             protos = [slimmed(self.model, self.coupling, network.widths) for network in part]
-            timings = self.profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
-            again = np.array([timing.typical_ms for timing in timings])
-            again /= np.median(again / [network.ms for network in part])
-            for network, ms, timing in zip(part, again.tolist(), timings, strict=True):
-                runs = network.runs + len(timing.samples_ms)
-                mean = (network.ms * network.runs + ms * len(timing.samples_ms)) / runs
-                self.table.append_network(replace(network, ms=mean, runs=runs))
+            if len(part) > 1:
+                self.progress("profile: networks once more", start, len(self.fresh))
+                self._once_more(self.profiler, part, protos)
+            if hasattr(self.profiler, "forget"):  # what builds engines; the whole is measured again and again
+                self.profiler.forget([p for n, p in zip(part, protos, strict=True) if not self._is_whole(n.widths)])
         self.fresh.clear()
+
+    def _once_more(self, profiler: Profiler, part: Sequence[NetworkSample], protos: Sequence[onnx.ModelProto]) -> None:
+        timings = profiler.compare(protos, seconds=sum(seconds_for(network.ms) for network in part))
+        again = np.array([timing.typical_ms for timing in timings])
+        again /= np.median(again / [network.ms for network in part])
+        for network, ms, timing in zip(part, again.tolist(), timings, strict=True):
+            runs = network.runs + len(timing.samples_ms)
+            mean = (network.ms * network.runs + ms * len(timing.samples_ms)) / runs
+            self.table.append_network(replace(network, ms=mean, runs=runs))
+
+    def _is_whole(self, widths: Mapping[str, int]) -> bool:
+        return all(self.coupling.groups[name].size == width for name, width in widths.items())
+
+
+def _lacks(point: Point) -> bool:
+    return any(width == 0 for _, width in point)
 
 
 def _in_turns(

@@ -57,6 +57,10 @@ def test_without_an_engine_the_report_has_none(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(("engine_ms", "said"), [(1.0, False), (1.005, False), (1.2, True), (None, False)])
 def test_an_engine_over_the_budget_by_more_than_noise_is_told(engine_ms: float | None, said: bool) -> None:
-    job: Any = SimpleNamespace(engine_ms=engine_ms, evidence=Evidence(2.0, 0.999, 1.0, 0.999, 0.99, 1.01, 9))
+    job: Any = SimpleNamespace(
+        engine_ms=engine_ms, evidence=Evidence(2.0, 0.999, 1.0, 0.999, 0.99, 1.01, 9), profiler=object(),
+        engine=SimpleNamespace(measured=False), engine_shapes={},
+    )  # fmt: skip
     remarks = list(trials.engine_remarks(job))
     assert [("model.engine takes 1.2" in remark) for remark in remarks] == [True] * said
+    assert trials.status(job) == ("over budget" if said else "met")

@@ -265,9 +265,10 @@ class Engine:
         self.values = {value.name: value for value in (*inputs_of(model), *model.graph.output)}
         self.given = {value.name for value in inputs_of(model)}
         self.num_io_tensors = len(self.values)
-        self.profile = json.loads(next((entry.value for entry in model.metadata_props), "{}"))
+        known = {entry.key: entry.value for entry in model.metadata_props}
+        self.profile, slower = json.loads(known.get("profile", "{}")), float(known.get("slower", 1.0))
         half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
-        self.layers = [self._layer(i, nodes, ms, half) for i, (nodes, ms) in enumerate(kernels_of(model))]
+        self.layers = [self._layer(i, nodes, ms * slower, half) for i, (nodes, ms) in enumerate(kernels_of(model))]
 
     def _layer(self, index: int, nodes: list[str], ms: float, half: bool) -> tuple[dict[str, Any], float]:
         name = " + ".join(nodes) if index % 2 == 0 else f"__myl_Kernel_myl0_{index}"

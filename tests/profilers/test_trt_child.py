@@ -20,6 +20,7 @@ class Bench:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.cuda, self.loads = folder, FakeCuda(), 0
         self.registered: list[str] = []
+        self.at_load: list[int] = []  # what is on the device when an engine is loaded
         made = vendor(None)
         made.Runtime = self._runtime
         made.init_libnvinfer_plugins = lambda logger, namespace: self.registered.append(namespace) or True
@@ -34,6 +35,7 @@ class Bench:
 
     def _engine(self, data: bytes) -> FakeEngine:
         self.loads += 1
+        self.at_load.append(len(self.cuda.memory))
         return FakeEngine(FakeContext(self.cuda))
 
     def plan(self, name: str, content: bytes = b"plan") -> str:
@@ -41,8 +43,11 @@ class Bench:
         return str(self.folder / name)
 
     def compare(self, *plans: str, feeds: str = "") -> dict[str, Any]:
-        job = {"action": "compare", "backend": "tensorrt", "needs_gpu": True, "seconds": 0.0, "feeds": feeds}
-        (self.folder / "job.json").write_text(json.dumps({**job, "plans": plans}))
+        return self.do("compare", plans=plans, seconds=0.0, feeds=feeds)
+
+    def do(self, action: str, **job: Any) -> dict[str, Any]:
+        full = {"action": action, "backend": "tensorrt", "needs_gpu": True, **job}
+        (self.folder / "job.json").write_text(json.dumps(full))
         self.worker.do(self.folder)
         result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
         return result
@@ -62,19 +67,43 @@ def test_the_baseline_is_loaded_once_for_all_rounds(bench: Bench) -> None:
     assert bench.registered == [""]  # plugins: all of TensorRT's own, once
 
 
-def test_only_the_engines_used_last_stay(bench: Bench) -> None:
-    for number in range(3 * trt_child.KEPT):
-        bench.compare(bench.plan(f"{number}.plan"))
-    assert len(bench.cuda.memory) == 2 * trt_child.KEPT
-    many = [bench.plan(f"{number}.plan") for number in range(2 * trt_child.KEPT)]
+def test_engines_that_are_not_compared_any_more_go_before_others_are_loaded(bench: Bench) -> None:
+    many = [bench.plan(f"{number}.plan") for number in range(8)]
     assert len(bench.compare(*many)["times_ms"]) == len(many)
     assert len(bench.cuda.memory) == 2 * len(many)
+    bench.compare(*many[-2:])
+    assert len(bench.cuda.memory) == 2 * 2
+    assert bench.loads == len(many)
+    bench.compare(bench.plan("8.plan"), bench.plan("9.plan"))
+    assert bench.at_load[-2:] == [0, 2]
 
 
 def test_a_plan_file_that_was_written_anew_is_loaded_anew(bench: Bench) -> None:
     bench.compare(bench.plan("a.plan"))
     bench.compare(bench.plan("a.plan", b"another"))
-    assert bench.loads == 2
+    assert bench.at_load == [0, 0]
+
+
+def test_an_engine_is_built_and_its_layers_timed_with_nothing_else_on_the_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def build(*given: Any) -> bytes:
+        left.append(len(bench.cuda.memory))
+        return b"plan"
+
+    for name in ("open_builder", "parse", "configure"):
+        monkeypatch.setattr(trt_engine, name, lambda *given: SimpleNamespace(said=[]))
+    monkeypatch.setattr(trt_engine, "build", build)
+    monkeypatch.setattr(trt_time, "time_layers", lambda loaded, runs: left.append(len(bench.cuda.memory)) or ([], []))
+    monkeypatch.setattr(trt_engine, "information", lambda *given: "")
+    files = {name: str(bench.folder / f"new.{name}") for name in ("plan", "information")}
+    bench.compare(bench.plan("a.plan"), bench.plan("b.plan"))
+    bench.do("plan", model="m.onnx", name="m", settings={}, shapes={}, inspect=False, **files)
+    bench.compare(bench.plan("a.plan"), bench.plan("b.plan"))
+    bench.do("layers", plan=files["plan"], name="m", repetitions=3)
+    assert left == [0, 2]
 
 
 def test_an_engine_that_stayed_takes_the_new_inputs(bench: Bench) -> None:

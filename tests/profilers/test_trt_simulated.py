@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnx
 import pytest
 
 import profilers
-from halpc.casting import runs_here
+from halpc.casting import AtPrecision, runs_here
 from halpc.cli import main
 from halpc.errors import BackendError
 from passes.cast import cast_for_timing
@@ -80,6 +81,43 @@ def test_engines_of_bundles_and_copies_of_models_do_not_stay_on_the_disk(gpu: tr
     assert [path.suffix for path in gpu._folder.rglob("*.*") if path.suffix != ".json"] == [".plan"]
 
 
+def test_engines_that_are_forgotten_leave_the_disk_and_no_others_do(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
+    given = gpu.build(fixed(), tmp_path / "given.engine").path
+    half = AtPrecision(gpu, "fp16")
+    gpu.compare([given, fixed()], seconds=0.01)
+    half.compare([fixed()], seconds=0.01)
+    assert gpu._folder is not None
+    assert len(list(gpu._folder.rglob("*.plan"))) == 2
+    half.forget([fixed()])
+    assert len(list(gpu._folder.rglob("*.plan"))) == 1
+    gpu.forget([given, fixed()])
+    assert list(gpu._folder.rglob("*")) == []
+    assert given.is_file()
+    assert len(gpu.compare([fixed(), given], seconds=0.01)) == 2
+
+
+def test_an_engine_that_fails_takes_no_other_with_it(
+    gpu: trt.TensorRTProfiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, names = gpu._child.run, []
+
+    def failing(job: Any, folder: Path, **how: Any) -> Any:
+        if job["action"] == "plan":
+            names.append(job["name"])
+            if names == ["the model first", "the model second"]:
+                raise BackendError("tensorrt did not finish in 3600 s.")
+        return run(job, folder, **how)
+
+    monkeypatch.setattr(gpu, "_child", SimpleNamespace(run=failing, close=gpu._child.close))
+    models = [fixed(), fixed()]
+    for proto, name in zip(models, ("first", "second"), strict=True):
+        proto.graph.name = name
+    with pytest.raises(BackendError, match="did not finish"):
+        gpu.compare(models, seconds=0.01)
+    assert len(gpu.compare(models, seconds=0.01)) == 2
+    assert names == ["the model first", "the model second", "the model second"]
+
+
 def test_an_engine_is_written_with_its_layers_and_its_precision(gpu: trt.TensorRTProfiler, tmp_path: Path) -> None:
     gpu.settings = Settings(precision="fp16")
     half = cast_for_timing(fixed(), "fp16")
@@ -107,12 +145,12 @@ def test_nothing_is_left_on_the_device(tmp_path: Path, monkeypatch: pytest.Monke
         assert "error" not in result
         return result
 
-    plans = [tmp_path / f"{number}.plan" for number in range(3 * trt_child.KEPT)]
+    plans = [tmp_path / f"{number}.plan" for number in range(6)]
     for plan in plans:
         plan.write_bytes(fixed().SerializeToString())
-        do("compare", plans=[str(plans[0]), str(plan)], seconds=0.0)
         do("layers", plan=str(plan), name="m", repetitions=3)
-    assert [cuda.of(kind) for kind in ("memory", "stream", "exec")] == [2 * trt_child.KEPT, *[trt_child.KEPT] * 2]
+        do("compare", plans=[str(plans[0]), str(plan)], seconds=0.0)
+    assert [cuda.of(kind) for kind in ("memory", "stream", "exec")] == [2 * 2, 2, 2]
     assert [cuda.of(kind) for kind in ("event", "graph")] == [0, 0]
 
 
@@ -124,7 +162,9 @@ def test_a_precision_that_no_layer_has_is_refused_before_anything_is_measured(gp
         gpu.check(half, "fp8")
 
 
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, precision: str) -> dict[str, Any]:
+def compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, precision: str, *more: str, code: int = 0
+) -> dict[str, Any]:
     """The report of a compile to 70 % into `out`."""
     monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
 
@@ -135,7 +175,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path, pre
 
     monkeypatch.setattr(profilers, "_tensorrt", made)
     asked = ["--latency", "70%", "--profiler", "tensorrt", "--precision", precision, "--shape", f"x:{SHAPE}"]
-    assert main(["compile", str(network), *asked, "-o", str(tmp_path / "out"), "-q"]) == 0
+    assert main(["compile", str(network), *asked, *more, "-o", str(tmp_path / "out"), "-q"]) == code
     report: dict[str, Any] = json.loads((tmp_path / "out" / "report.json").read_text())
     return report
 
@@ -158,9 +198,43 @@ def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
     assert "CUDA graph" in str(report["profiler"])
     assert report["device"]["backend"] == "tensorrt"
     assert report["engine"]["precisions"].keys() == {precision}
-    assert report["engine"]["latency_ms"] == pytest.approx(report["result"]["latency_ms"])
+    assert report["engine"]["latency_ms"] == report["result"]["latency_ms"]
+    assert any(f"is the engine that was measured, and takes x:{SHAPE} only" in note for note in report["notes"])
     assert any("the engine runs only on A simulated GPU" in note for note in report["notes"])
     assert {"model.engine", "model.layers.json", "pruned.onnx"} <= {path.name for path in out.iterdir()}
     engine = onnx.load_from_string((out / "model.engine").read_bytes())
     whole = onnx.load(network)
     assert expected(engine) <= 0.7 * expected(cast_for_timing(whole, precision))
+
+
+def test_what_is_written_is_what_was_measured_or_is_measured_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first engines that are built to be written take half as long again, by chance."""
+    builds: list[Path] = []
+    slower: list[str] = []
+    build = trt.TensorRTProfiler._build
+
+    def unlucky(self: Any, model: Any, folder: Path, *rest: Any, **how: Any) -> Any:
+        made = build(self, model, folder, *rest, **how)
+        if how["inspect"]:
+            builds.append(folder)
+            engine = onnx.load_from_string((folder / "model.plan").read_bytes())
+            known = {entry.key: entry.value for entry in engine.metadata_props}
+            onnx.helper.set_model_props(engine, {**known, "slower": slower.pop() if slower else "1"})
+            (folder / "model.plan").write_bytes(engine.SerializeToString())
+        return made
+
+    monkeypatch.setattr(trt.TensorRTProfiler, "_build", unlucky)
+    network, a_range = saved(tmp_path), ("--min-shapes", f"x:{SHAPE}", "--max-shapes", "x:4x3x8x8")
+    for slow, more, code, built in ((9, (), 0, 0), (1, a_range, 0, 2), (2, a_range, 7, 2)):
+        builds.clear()
+        slower[:] = ["1.5"] * slow
+        report = compiled(tmp_path, monkeypatch, network, "fp32", *more, code=code)
+        limit_ms = report["budget"]["latency"]["limit"]
+        assert len(builds) == built
+        assert report["status"] == ("over budget" if code else "met")
+        assert report["result"]["latency_ms"] <= limit_ms
+        assert (tmp_path / "out" / "model.engine").is_file()
+        over = report["engine"]["latency_ms"] > limit_ms
+        assert over == bool(code) == ("model.engine: measured" in capsys.readouterr().err)
