@@ -43,10 +43,10 @@ def profile_latency(job: Job) -> None:
 def _learn(job: Job) -> None:
     """The latency model of widths on the job's grid."""
     assert job.table is not None
-    job.learnt = job.grid
+    finer, job.learnt = job.learnt is not None, job.grid
     profiled = profile(
         job.model, job.coupling, job.table, job.profiler,
-        grid=job.grid or GRID, vanishing=job.vanishing, progress=job.progress,
+        grid=job.grid or GRID, vanishing=job.vanishing, finer=finer, progress=job.progress,
     )  # fmt: skip
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost

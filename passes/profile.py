@@ -104,6 +104,7 @@ def profile(
     grid: int = 8,
     networks: int = NETWORKS,
     vanishing: Collection[str] = (),
+    finer: bool = False,
     progress: Progress = lambda stage, done, total: None,
 ) -> Profiled:
     """The latency model of `model` on the table's device.
@@ -116,6 +117,7 @@ def profile(
         grid: axes of weights that will be asked for are multiples of this.
         networks: how many whole networks to measure in context, some more where branches may vanish.
         vanishing: groups that may have no channels at all.
+        finer: the model was profiled on a coarser grid just now, whose whole networks do.
         progress: called with a stage's name, samples done and samples in all, as far as is known.
 
     Raises:
@@ -134,7 +136,7 @@ def profile(
         *without(coupling, vanishing, branchless, grid, seed=0),
     ]
     whole = Networks(model, coupling, table, profiler, run.key, run.clusters, progress)
-    run.measured += whole.measure(wanted)
+    run.measured += whole.measure(wanted, others_do=finer)
     run.confirm(kernels)
     whole.confirm()
     known = table.networks(run.key)

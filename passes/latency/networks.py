@@ -52,14 +52,18 @@ class Networks:
     progress: Callable[[str, int, int], None]
     fresh: list[NetworkSample] = field(default_factory=list)
 
-    def measure(self, wanted: Sequence[Mapping[str, int]]) -> int:
+    def measure(self, wanted: Sequence[Mapping[str, int]], *, others_do: bool = False) -> int:
         """Measure the mixes of widths that the table lacks, and say how many those were.
+
+        Args:
+            others_do: whether as many networks on another grid do instead, as where each is an engine to build.
 
         Raises:
             TableError: it has none, and there is no profiler.
             BackendError: the runtime failed.
         """
-        missing = self._missing({tuple(sorted(w.items())): w for w in wanted})
+        others_do |= self.profiler is not None and self.profiler.device.builds
+        missing = self._missing({tuple(sorted(w.items())): w for w in wanted}, others_do)
         if self.profiler is not None and missing:
             self._measure(self.profiler, missing)
             return len(missing)
@@ -67,10 +71,10 @@ class Networks:
             raise TableError(f"{self.table.path}: the table has no whole network of this model. Run `halpc profile`.")
         return 0
 
-    def _missing(self, wanted: Mapping[Point, Mapping[str, int]]) -> list[Mapping[str, int]]:
-        """What the table lacks. Where each is an engine to build, as many networks on another grid do instead."""
+    def _missing(self, wanted: Mapping[Point, Mapping[str, int]], others_do: bool) -> list[Mapping[str, int]]:
+        """What the table lacks; as many as it has fewer than these, where others do."""
         known = [tuple(sorted(n.widths.items())) for n in self.table.networks(self.key)]
-        if self.profiler is None or not self.profiler.device.builds:
+        if not others_do:
             return [widths for point, widths in wanted.items() if point not in known]
         missing: list[Mapping[str, int]] = []
         for lacking in (False, True):  # branches

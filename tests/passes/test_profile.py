@@ -238,6 +238,16 @@ def test_networks_of_another_grid_do_where_each_is_an_engine_to_build(chain: tup
     assert len(device.built) == 2
 
 
+def test_networks_of_a_coarser_grid_do_where_that_was_profiled_just_now(chain: tuple[Model, Coupling]) -> None:
+    device, table = Building(device=DEVICE), LatencyTable(DEVICE)
+    known = len(profile(*chain, table, device, networks=8).context)
+    device.built.clear()
+    found = profile(*chain, table, device, networks=known, grid=4, finer=True)
+    assert len(found.context) == known
+    assert found.measured > 0
+    assert not device.built
+
+
 def test_networks_with_all_branches_do_not_for_those_that_lack_some(tmp_path: Path) -> None:
     model = load(saved(tmp_path, residual(6)))
     coupling, table, device = couple(model.twin), LatencyTable(GPU), Building()
