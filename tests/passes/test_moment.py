@@ -15,7 +15,8 @@ from halpc.ir.problem import Charge
 from halpc.ir.table import LatencyTable, NetworkSample
 from passes.latency.moment import REFERENCES, at_the_moment, references
 from passes.profile import for_now, profile
-from tests.passes.test_profile import CHAIN, DEVICE, MadeUp, device_ms, prepared
+from tests.passes.kernel_models import CHAIN, prepared
+from tests.passes.made_up_device import DEVICE, MadeUp, device_ms
 
 COST = CostModel("latency", "ms", 0.1, (Charge("c", (Leaf("g", 1000),), Proportional(1e-2)),), scale=0.9)
 CONTEXT = [NetworkSample("n", {"g": width}, COST.at({"g": width}), {}, 9) for width in range(20, 1001, 35)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,72 +14,27 @@ from numpy.typing import NDArray
 import passes.latency.networks
 import passes.memory
 import passes.profile
-from halpc.errors import BackendError, TableError
+from halpc.errors import TableError
 from halpc.ir.groups import Coupling
-from halpc.ir.latency import Device, LayerTime, Timing
+from halpc.ir.latency import LayerTime, Timing
 from halpc.ir.model import Model
 from halpc.ir.profiler import Feeds
 from halpc.ir.profiler import Model as Measured
 from halpc.ir.table import LatencyTable, Signature
 from passes.couple import couple
 from passes.latency.calibrate import mixes, network_key, ramps
-from passes.latency.networks import slimmed
 from passes.load import load
-from passes.profile import for_now, held_back, profile
+from passes.profile import held_back, profile
 from passes.vanish import vanishable
 from tests.passes.kernel_models import BRANCHES, CHAIN, prepared
+from tests.passes.made_up_device import DEVICE, MadeUp, device_ms, residual
 from tests.small import model as made
 from tests.small import saved, weights
-
-DEVICE = Device("cpu", "Made up", "fake", "1", "cpu")
-OVERHEAD_MS = 0.05
-
-
-@dataclass
-class MadeUp:
-    """A device that works in tiles of 16 channels: every weight costs its tiles, 20 % more in a network than alone."""
-
-    layered: bool = True
-    stop_after: int = 1_000_000
-    measured: int = 0
-    device: Device = DEVICE
-    asked: list[int] = field(default_factory=list)
-
-    def cost(self, node: onnx.NodeProto, sizes: dict[str, tuple[int, ...]]) -> float:
-        weights = [sizes[name] for name in node.input if name in sizes]
-        tiles = [np.prod([-(-n // 16) if i < 2 else n for i, n in enumerate(shape)]) for shape in weights]
-        return 0.01 + 0.004 * float(sum(tiles)) if weights else 0.002
-
-    def parts(self, model: Measured) -> dict[str, float]:
-        assert isinstance(model, onnx.ModelProto)
-        sizes = {w.name: tuple(w.dims) for w in model.graph.initializer}
-        return {node.name: self.cost(node, sizes) for node in model.graph.node}
-
-    def kernels(self, models: Sequence[onnx.ModelProto], *, repetitions: int = 5) -> NDArray[np.float64]:
-        if self.measured + len(models) > self.stop_after:
-            raise KeyboardInterrupt
-        self.measured += len(models)
-        return np.array([sum(self.parts(model).values()) for model in models])
-
-    def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
-        if not self.layered:
-            raise BackendError("this runtime tells nothing")
-        return tuple(LayerTime(n, "", (), 1.2 * ms, (n,)) for n, ms in self.parts(model).items())
-
-    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
-        self.asked.append(len(models))
-        totals = [OVERHEAD_MS + 1.2 * sum(self.parts(model).values()) for model in models]
-        return [Timing(np.full(3, ms), "made up") for ms in totals]
 
 
 @pytest.fixture
 def chain(tmp_path: Path) -> tuple[Model, Coupling]:
     return prepared(CHAIN, tmp_path)
-
-
-def device_ms(chain: tuple[Model, Coupling], widths: Mapping[str, int]) -> float:
-    """What the device takes end to end at widths, most often."""
-    return MadeUp().compare([slimmed(*chain, widths)])[0].median_ms
 
 
 @dataclass
@@ -169,94 +124,6 @@ class Crowded(MadeUp):
         return [Timing(t.samples_ms * (1 + more * t.samples_ms[0]), "made up") for t in timings]
 
 
-GPU = Device("cuda", "Made up", "fake", "1", "builder")
-
-
-@dataclass
-class Building(MadeUp):
-    """The same device, for which every network is an engine to build; somebody gives up after some of these."""
-
-    device: Device = GPU
-    patience: int = 1_000
-    built: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-
-    def compare(self, models: Sequence[Measured], *, seconds: float = 2.0, feeds: Feeds | None = None) -> list[Timing]:
-        assert not {str(model) for model in models} & set(self.gone)
-        return MadeUp.compare(self, models, seconds=seconds, feeds=feeds)
-
-    def forget(self, models: Sequence[Measured]) -> None:
-        self.gone += map(str, models)
-
-    def layers(self, model: Measured, *, repetitions: int = 20) -> tuple[LayerTime, ...]:
-        if len(self.built) == self.patience:
-            raise KeyboardInterrupt
-        self.built.append(str(model))
-        return MadeUp.layers(self, model)
-
-
-def test_engines_that_were_measured_are_kept_a_few_at_a_time(chain: tuple[Model, Coupling], tmp_path: Path) -> None:
-    table, key = tmp_path / "t.jsonl", network_key(*chain)
-    wanted = len(profile(*chain, LatencyTable(DEVICE), MadeUp(), networks=12).context)
-    with pytest.raises(KeyboardInterrupt):
-        profile(*chain, LatencyTable.open(table, GPU), Building(patience=1 + 10), networks=12)
-    assert len(LatencyTable.open(table, GPU).networks(key)) == 8 < wanted
-    rest = Building()
-    profile(*chain, LatencyTable.open(table, GPU), rest, networks=12)
-    assert len(LatencyTable.open(table, GPU).networks(key)) == wanted
-    assert len(rest.built) == wanted - 8
-
-
-def test_engines_are_kept_until_they_will_not_be_asked_for_again(chain: tuple[Model, Coupling]) -> None:
-    device = Building()
-    profiled = profile(*chain, LatencyTable(GPU), device, networks=10)
-    assert sorted(device.gone) == sorted(str(slimmed(*chain, n.widths)) for n in profiled.context[1:])
-    device.asked.clear()
-    for_now(*chain, profiled, device, 50)
-    held_back(*chain, profiled, device, grid=1, plans=6)
-    assert device.asked == [1, 1 + 6]
-
-
-@pytest.mark.parametrize(("device", "runs"), [(DEVICE, 2), (GPU, 1)])
-def test_kernels_are_measured_again_on_processors_only(
-    chain: tuple[Model, Coupling], device: Device, runs: int
-) -> None:
-    table = LatencyTable(device)
-    profile(*chain, table, MadeUp(device=device), networks=4)
-    found = {sample.runs for about in table.kernels().values() for sample in table.lookup(Signature(about)).values()}
-    assert found == {runs}
-
-
-def test_networks_of_another_grid_do_where_each_is_an_engine_to_build(chain: tuple[Model, Coupling]) -> None:
-    for device, anew in ((Building(device=DEVICE), True), (Building(), False)):
-        table = LatencyTable(device.device)
-        known = len(profile(*chain, table, device, networks=8).context)
-        device.built.clear()
-        found = profile(*chain, table, device, networks=known, grid=4)
-        assert bool(device.built) == (len(found.context) > known) == anew
-    profile(*chain, table, device, networks=known + 2, grid=4)
-    assert len(device.built) == 2
-
-
-def test_networks_of_a_coarser_grid_do_where_that_was_profiled_just_now(chain: tuple[Model, Coupling]) -> None:
-    device, table = Building(device=DEVICE), LatencyTable(DEVICE)
-    known = len(profile(*chain, table, device, networks=8).context)
-    device.built.clear()
-    found = profile(*chain, table, device, networks=known, grid=4, finer=True)
-    assert len(found.context) == known
-    assert found.measured > 0
-    assert not device.built
-
-
-def test_networks_with_all_branches_do_not_for_those_that_lack_some(tmp_path: Path) -> None:
-    model = load(saved(tmp_path, residual(6)))
-    coupling, table, device = couple(model.twin), LatencyTable(GPU), Building()
-    profile(model, coupling, table, device, networks=12, grid=4)
-    device.built.clear()
-    found = profile(model, coupling, table, device, networks=6, vanishing=vanishable(model, coupling))
-    assert len(device.built) == len([n for n in found.context if 0 in n.widths.values()]) == 1
-
-
 def test_a_crowded_moment_is_halved_by_measuring_networks_once_more(chain: tuple[Model, Coupling]) -> None:
     table = LatencyTable(DEVICE)
     profile(*chain, table, Crowded(), networks=9)
@@ -310,18 +177,6 @@ def test_mixes_of_a_network_of_no_samples_are_made(tmp_path: Path) -> None:
 """
     path = saved(tmp_path, made(text, weights({"w": (16, 64), "v": (64, 8)})))
     assert len(ramps(couple(load(path).twin), 3, 8, seed=0)) == 3
-
-
-def residual(blocks: int) -> onnx.ModelProto:
-    """Blocks y = x + conv(relu(conv(x))), of 32 channels outside and 48 inside."""
-    text, shapes, stream = "", {}, "x"
-    for i in range(blocks):
-        text += f"a{i} = Conv <kernel_shape = [1, 1]> ({stream}, u{i}) b{i} = Relu (a{i})"
-        text += f" c{i} = Conv <kernel_shape = [1, 1]> (b{i}, v{i}) y{i} = Add (c{i}, {stream})\n"
-        shapes |= {f"u{i}": (48, 32, 1, 1), f"v{i}": (32, 48, 1, 1)}
-        stream = f"y{i}"
-    head = '<ir_version: 9, opset_import: ["" : 17]> net (float[1, 32, 8, 8] x)'
-    return made(f"{head} => (float[1, 32, 8, 8] {stream}) {{ {text} }}", weights(shapes))
 
 
 def test_the_staircase_of_the_device_becomes_the_groups_step(chain: tuple[Model, Coupling]) -> None:
