@@ -22,8 +22,7 @@ from passes.coupling.enclosed import enclosed
 from passes.coupling.members import LAYERS, WEIGHTED, layer_name, produced_by, weights_of
 from passes.load import load
 from passes.loading.bodies import seen
-from passes.slim import NO_WEIGHTS
-from passes.weights import constants, dtype_name
+from passes.weights import constants, is_weight
 from passes.write import check_place
 
 AxisKey = tuple[str, int]
@@ -107,7 +106,7 @@ def _is_window(member: Member) -> bool:
 
 def _weights(model: Model) -> set[str]:
     """The file's constants without those that only serve shapes and positions."""
-    return {t.name for t in constants(model.graph) if dtype_name(t.dtype) not in NO_WEIGHTS}
+    return {t.name for t in constants(model.graph) if is_weight(t)}
 
 
 def _layers(group: Group, names: Mapping[str, str]) -> tuple[str, ...]:

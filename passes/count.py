@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from halpc.ir.cost import CostModel, Proportional
@@ -16,9 +15,7 @@ from halpc.ir.problem import Charge
 from halpc.units import UNITS
 from passes.counting.bodies import tally
 from passes.counting.sizes import Sizes, Volume
-from passes.weights import distinct
-
-LITERALS = ("int64", "bool")  # they count or choose something
+from passes.weights import LITERALS, distinct, is_weight
 
 
 def macs(graph: gs.Graph, coupling: Coupling) -> CostModel:
@@ -45,7 +42,7 @@ def params(graph: gs.Graph, coupling: Coupling, recipes: Mapping[str, Recipe] | 
 
     Of what has a recipe and stays whole, that counts which the recipe holds (`passes/unfold.py`).
     """
-    tensors = [t for t in distinct(graph) if _is_parameter(t)]
+    tensors = [t for t in distinct(graph) if is_weight(t)]
     again = {
         t.name: recipes[t.name]
         for t in tensors
@@ -57,10 +54,6 @@ def params(graph: gs.Graph, coupling: Coupling, recipes: Mapping[str, Recipe] | 
     sizes = Sizes(coupling.axes)
     weights = (sizes.volume(t.name, 1.0, t) for t in tensors if t.name not in again)
     return _counted("params", (*weights, *held), coupling)
-
-
-def _is_parameter(tensor: gs.Constant) -> bool:
-    return str(np.dtype(tensor.dtype) if not isinstance(tensor.dtype, int) else tensor.dtype) not in LITERALS
 
 
 def _counted(resource: str, volumes: Iterable[Volume], coupling: Coupling) -> CostModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -42,11 +42,11 @@ def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.Mod
 def _share(graph: onnx.GraphProto) -> None:
     """What several graphs of a model hold under one name is held by the outermost one alone, and the bodies read it."""
     held = {tensor.name: tensor for tensor in graph.initializer}
-    bodies = list(_bodies(graph))
-    made = {name for each in (graph, *bodies) for node in each.node for name in node.output}
-    made |= {value.name for each in (graph, *bodies) for value in each.input}
+    inner = list(bodies(graph.node))
+    made = {name for each in (graph, *inner) for node in each.node for name in node.output}
+    made |= {value.name for each in (graph, *inner) for value in each.input}
     inside: dict[str, list[tuple[onnx.GraphProto, onnx.TensorProto]]] = {}
-    for body in bodies:
+    for body in inner:
         results = {value.name for value in body.output}
         for tensor in body.initializer:
             if tensor.name not in made | results:
@@ -59,12 +59,6 @@ def _share(graph: onnx.GraphProto) -> None:
             graph.initializer.append(first)
         for body, tensor in copies:
             body.initializer.remove(tensor)
-
-
-def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for node in every_node(graph):
-        for attribute in node.attribute:
-            yield from (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
 
 
 def save_proto(proto: onnx.ModelProto, path: Path) -> None:
@@ -165,8 +159,13 @@ def static_proto(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], header:
 
 def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, those inside bodies too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from every_node(body)
+    for each in (graph, *bodies(graph.node)):
+        yield from each.node
+
+
+def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
+    """Every body of nodes, and of the nodes in it."""
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield body
+            yield from bodies(body.node)

@@ -19,19 +19,18 @@ from halpc.ir.groups import Coupling, Follow
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
 from passes.vanish import replace_empty
-from passes.weights import array_of, constants, dtype_name, put
+from passes.weights import array_of, constants, dtype_name, is_weight, put
 
 log = logging.getLogger(__name__)
 
 ENDLESS = (1 << 31) - 1  # an int32 holds it, and no axis is longer
-NO_WEIGHTS = ("int64", "bool")  # literals: what counts or points is rewritten where it is used
 
 
 def plan_for(model: Model, coupling: Coupling, masks: Mapping[str, Mask]) -> Plan:
     """What `masks` mean for every initializer of the graph."""
     keep: dict[str, dict[int, NDArray[np.int64]]] = {}
     for tensor in constants(model.graph):
-        if dtype_name(tensor.dtype) in NO_WEIGHTS:
+        if not is_weight(tensor):
             continue
         for axis in range(len(tensor.shape)):
             kept = _kept(coupling.axes.get((tensor.name, axis)), masks)

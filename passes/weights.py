@@ -10,14 +10,14 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+LITERALS = ("int64", "bool")  # what counts or points, and is rewritten where it is used: no weights
+
 
 def array_of(tensor: gs.Constant) -> NDArray[Any]:
     """The constant's entries; read from the file's bytes each time, so that nothing stays in memory twice."""
     lazy = tensor._values
     if isinstance(lazy, np.ndarray):
         return lazy
-    if isinstance(lazy, gs.ir.tensor.SparseValues):
-        return np.asarray(lazy.load())
     return np.asarray(numpy_helper.to_array(lazy.tensor))
 
 
@@ -30,6 +30,11 @@ def constants(graph: gs.Graph) -> Iterator[gs.Constant]:
 def distinct(graph: gs.Graph) -> Iterator[gs.Constant]:
     """The same without copies; bodies may have constants of one name that differ."""
     return iter({(tensor.name, id(tensor._values)): tensor for tensor in constants(graph)}.values())
+
+
+def is_weight(tensor: gs.Tensor) -> bool:
+    """Whether a constant is no literal, by its type."""
+    return dtype_name(tensor.dtype) not in LITERALS
 
 
 def put(tensor: gs.Constant, values: NDArray[Any]) -> None:

@@ -251,18 +251,17 @@ class OnnxRuntimeProfiler:
         return session
 
     def _providers(self, model: Model) -> list[Any]:
-        """The provider, then those that take what it has no kernels for.
-
-        Without `use_tf32` cuDNN's convolutions of every type do without tensor cores: it is off for float32 alone.
-        """
-        exact = self._device.precision == "fp32" and not ort_device.in_sixteen_bits(model)
-        cuda = ("CUDAExecutionProvider", {"use_tf32": "0" if exact else "1"})
-        before: dict[str, list[Any]] = {
+        """The provider, then those that take what it has no kernels for."""
+        names = {
             "CPUExecutionProvider": [],
-            "CUDAExecutionProvider": [cuda],
-            "TensorrtExecutionProvider": ["TensorrtExecutionProvider", cuda],
-        }
-        return [*before.get(self._provider, [self._provider]), "CPUExecutionProvider"]
+            "TensorrtExecutionProvider": ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
+        }.get(self._provider, [self._provider])
+        asked = [(name, {"use_tf32": self._tf32(model)}) if name == "CUDAExecutionProvider" else name for name in names]
+        return [*asked, "CPUExecutionProvider"]
+
+    def _tf32(self, model: Model) -> str:
+        """Off for float32 alone: without it cuDNN's convolutions of every type do without tensor cores."""
+        return "0" if self._device.precision == "fp32" and not ort_device.in_sixteen_bits(model) else "1"
 
 
 class _Runner:

@@ -17,7 +17,7 @@ import onnx_graphsurgeon as gs
 
 from passes.counting.formulas import formula_of, label, may_cost
 from passes.counting.sizes import Sizes, UnknownSizeError, Volume
-from passes.loading.bodies import FIRST, Open
+from passes.loading.bodies import FIRST, Open, bodies_of
 from passes.loading.fold import Known, interpret_body, look_up, onnx_type
 
 ENDLESS = 1 << 31  # loops that are told to run this often are ended by their condition
@@ -76,16 +76,12 @@ def tally(graph: gs.Graph, sizes: Sizes) -> Tally:
             for each in body.nodes:
                 inner.node(each, sizes)
             _repeat(result, node, inner, _steps_of_open(node))
-        elif _bodies(node):
+        elif bodies_of(node):
             known = _known(graph) if known is None else known
             _closed(result, node, known, int(graph.opset))
         else:
             result.node(node, sizes)
     return result
-
-
-def _bodies(node: gs.Node) -> list[gs.Graph]:
-    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
 
 
 def _known(graph: gs.Graph) -> dict[str, Known]:
@@ -111,13 +107,13 @@ def _closed(result: Tally, node: gs.Node, known: Mapping[str, Known], opset: int
     if may_cost(node):
         result.uncounted[label(node)] += 1
     if node.op == "If":
-        found = [_inside(body, known, {}, opset) for body in _bodies(node)]
+        found = [_inside(body, known, {}, opset) for body in bodies_of(node)]
         result.add(max(found, key=lambda each: each.whole))
         result.uncounted |= functools.reduce(operator.or_, (each.uncounted for each in found))
         if len({each.whole for each in found}) > 1:
             result.branches.append(node.name)
         return
-    for body in _bodies(node):
+    for body in bodies_of(node):
         _repeat(result, node, _inside(body, known, _given(node, body, known, opset), opset), _steps(node, known, opset))
 
 
@@ -131,7 +127,7 @@ def _inside(body: gs.Graph, known: Mapping[str, Known], given: Mapping[str, Know
     facts = interpret_body(body, {**known, **given})
     result = Tally()
     for node in body.nodes:
-        if _bodies(node):
+        if bodies_of(node):
             _closed(result, node, facts, opset)
         else:
             result.node(node, Sizes({}, facts))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 
 from passes.coupling.members import WEIGHTED, layer_name
-from passes.loading.bodies import Open
+from passes.loading.bodies import Open, bodies_of
 
 
 def enclosed(twin: gs.Graph) -> dict[str, str]:
@@ -41,7 +41,7 @@ def _decided(node: gs.Node) -> str:
 
 
 def _bodies(node: gs.Node) -> Iterator[gs.Graph]:
-    return (v for v in node.attrs.values() if isinstance(v, gs.Graph) and not isinstance(v, Open))
+    return (body for body in bodies_of(node) if not isinstance(body, Open))
 
 
 def _nodes(graph: gs.Graph) -> Iterator[gs.Node]:

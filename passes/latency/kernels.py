@@ -25,8 +25,8 @@ from passes.coupling.view import captured
 from passes.latency.clusters import ELEMENTWISE, HEAVY, Cluster
 from passes.loading.bodies import Open
 from passes.proto import proto_of
-from passes.slim import NO_WEIGHTS, slim
-from passes.weights import array_of, constants, dtype_name
+from passes.slim import slim
+from passes.weights import array_of, constants, dtype_name, is_weight
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _plan(part: Model, coupling: Coupling, groups: Mapping[str, int]) -> Plan:
     """A plan that makes the groups as wide as asked: weights are cut, or repeated where that is wider."""
     keep: dict[str, dict[int, NDArray[np.int64]]] = {}
     for tensor in constants(part.graph):
-        if dtype_name(tensor.dtype) in NO_WEIGHTS:
+        if not is_weight(tensor):
             continue
         for axis, size in enumerate(tensor.shape):
             dim = coupling.axes.get((tensor.name, axis))

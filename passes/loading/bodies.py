@@ -22,6 +22,11 @@ class Open(gs.Graph):
     """A body that is seen through."""
 
 
+def bodies_of(node: gs.Node) -> list[gs.Graph]:
+    """A node's own bodies: branches, or what a loop repeats."""
+    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)]
+
+
 def seen(twin: gs.Graph) -> Iterator[gs.Node]:
     """Every node that is seen: behind a loop, those of its body where that is seen through."""
     for node in twin.nodes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from passes.loading.bodies import bodies_of
 from passes.loading.fold import Knowledge, look_up
 
 
@@ -52,7 +53,7 @@ def _inline(graph: gs.Graph, node: gs.Node, taken: bool) -> None:
     around = {id(t): t for t in _tensors(graph)}
     names = {t.name: t for t in around.values()}
     _rename([t for t in _tensors(branch) if id(t) not in around and not _is_alias(t)], set(names), node.name)
-    nested = {id(t) for step in branch.nodes for body in _bodies(step) for t in _tensors(body)}
+    nested = {id(t) for step in branch.nodes for body in bodies_of(step) for t in _tensors(body)}
     for inner, outer in zip(branch.outputs, results, strict=True):
         if _is_alias(inner) and id(inner) not in around:
             inner = names[inner.name]
@@ -90,17 +91,13 @@ def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
     yield from (t for t in (*graph.inputs, *graph.outputs) if not t.is_empty())
     for node in graph.nodes:
         yield from (t for t in (*node.inputs, *node.outputs) if not t.is_empty())
-        for body in _bodies(node):
+        for body in bodies_of(node):
             yield from _tensors(body)
-
-
-def _bodies(node: gs.Node) -> Iterator[gs.Graph]:
-    return (v for v in node.attrs.values() if isinstance(v, gs.Graph))
 
 
 def _detach(body: gs.Graph) -> None:
     """Its nodes no longer read the tensors around it."""
     for node in body.nodes:
-        for inner in _bodies(node):
+        for inner in bodies_of(node):
             _detach(inner)
         node.inputs.clear()

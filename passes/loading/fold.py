@@ -9,11 +9,9 @@ has no schema for are asked of onnxruntime by running the model once.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -231,33 +229,8 @@ def executed(
     node: onnx.NodeProto, feeds: Mapping[str, NDArray[Any]], opsets: list[onnx.OperatorSetIdProto]
 ) -> list[NDArray[Any]]:
     """A node's present outputs, by onnxruntime. Raises what onnxruntime raises."""
-    return list(_executed(node.SerializeToString(), tuple(_Operand(*pair) for pair in feeds.items()),
-                          tuple((o.domain, o.version) for o in opsets)))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Operand:
-    """A named array that is equal to another of the same bytes."""
-
-    name: str
-    array: NDArray[Any] = field(compare=False)
-    digest: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        told = hashlib.sha256(f"{self.array.dtype} {self.array.shape}".encode())
-        told.update(np.ascontiguousarray(self.array).data)
-        object.__setattr__(self, "digest", told.digest())
-
-
-@lru_cache(maxsize=256)  # the same nodes are looked at for every set of sizes
-def _executed(
-    node: bytes, feeds: tuple[_Operand, ...], opsets: tuple[tuple[str, int], ...]
-) -> tuple[NDArray[Any], ...]:
-    proto = onnx.NodeProto.FromString(node)
-    model = _alone(proto, {operand.name: operand.array for operand in feeds}, [helper.make_opsetid(*o) for o in opsets])
-    session = session_of(model, optimise=False, threads=1)
-    found = session.run(None, {operand.name: operand.array for operand in feeds})
-    return tuple(np.asarray(value) for value in found)
+    session = session_of(_alone(node, feeds, opsets), optimise=False, threads=1)
+    return [np.asarray(value) for value in session.run(None, dict(feeds))]
 
 
 def evaluate(
@@ -300,7 +273,6 @@ def _infer(node: gs.Node, known: Knowledge, opsets: list[onnx.OperatorSetIdProto
 
 
 def _schema(op: str, version: int, domain: str) -> onnx.defs.OpSchema:
-    domain = "" if domain == "ai.onnx" else domain
     name, since = STANDS_FOR.get((domain, op), (op, version))
     return onnx.defs.get_schema(name, max(version, since), domain if name == op else "")
 

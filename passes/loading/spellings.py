@@ -10,8 +10,7 @@ Source: https://onnx.ai/onnx/repo-docs/IR.html, sections on operator sets, funct
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
 from halpc.errors import ModelError
-from passes.proto import fits
+from passes.proto import bodies, every_node, fits
 
 MOST_ENTRIES = 1 << 31  # of a sparse weight written out
 _LEAST_IR = 4
@@ -35,8 +34,11 @@ def respell(proto: onnx.ModelProto) -> None:
     for named in (*proto.opset_import, *(e for f in proto.functions for e in f.opset_import), *_nodes(proto)):
         if named.domain == _ALIAS:
             named.domain = ""
-    for graph in _graphs(proto.graph):
+    for graph in (proto.graph, *bodies(proto.graph.node)):
         _dense(graph)
+    for node in _nodes(proto):
+        if node.op_type == "Constant":
+            _dense_constant(node)
     _complete_calls(proto)
     proto.ir_version = max(proto.ir_version, _LEAST_IR)
     _shape_outputs(proto)
@@ -44,24 +46,10 @@ def respell(proto: onnx.ModelProto) -> None:
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node: of the graph, of bodies, of functions."""
-    for graph in _graphs(proto.graph):
-        yield from graph.node
+    yield from every_node(proto.graph)
     for function in proto.functions:
-        for node in function.node:
-            yield node
-            for body in _bodies([node]):
-                yield from body.node
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    yield from _bodies(graph.node)
-
-
-def _bodies(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for attribute in itertools.chain.from_iterable(node.attribute for node in nodes):
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            yield from _graphs(body)
+        yield from function.node
+        yield from (node for body in bodies(function.node) for node in body.node)
 
 
 def _dense(graph: onnx.GraphProto) -> None:
@@ -69,13 +57,13 @@ def _dense(graph: onnx.GraphProto) -> None:
         name = sparse.values.name
         graph.initializer.append(numpy_helper.from_array(_written_out(sparse, name), name))
     del graph.sparse_initializer[:]
-    for node in graph.node:
-        if node.op_type != "Constant":
-            continue
-        for attribute in node.attribute:
-            if attribute.name == "sparse_value":
-                value = numpy_helper.from_array(_written_out(attribute.sparse_tensor, node.name))
-                attribute.CopyFrom(onnx.helper.make_attribute("value", value))
+
+
+def _dense_constant(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "sparse_value":
+            value = numpy_helper.from_array(_written_out(attribute.sparse_tensor, node.name))
+            attribute.CopyFrom(onnx.helper.make_attribute("value", value))
 
 
 def _written_out(sparse: onnx.SparseTensorProto, name: str) -> NDArray[np.generic]:
@@ -119,12 +107,8 @@ def _shape_outputs(proto: onnx.ModelProto) -> None:
         return
     inferred = shape_inference.infer_shapes(proto).graph
     known = {value.name: value for value in (*inferred.value_info, *inferred.output) if _shaped(value)}
-    _replace(proto.graph.output, {name: known[name] for name in lacking & known.keys()})
-
-
-def _replace(values: MutableSequence[onnx.ValueInfoProto], known: dict[str, onnx.ValueInfoProto]) -> None:
-    for value in values:
-        if value.name in known:
+    for value in proto.graph.output:
+        if value.name in lacking & known.keys():
             value.type.CopyFrom(known[value.name].type)
 
 

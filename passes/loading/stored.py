@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import onnx
 
-from passes.proto import every_node
+from passes.proto import bodies, every_node
 
 LITERALS = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)  # they count or choose something
 
 
 def stored_entries(proto: onnx.ModelProto) -> int:
     """Entries of initializers and Constant nodes, in bodies and functions too; sparse ones by their dense size."""
-    graphs = [proto.graph, *(a.g for node in every_node(proto.graph) for a in node.attribute if a.HasField("g"))]
+    graphs = [proto.graph, *bodies(proto.graph.node)]
     held = [(t.data_type, t.dims) for graph in graphs for t in graph.initializer]
     held += [(t.values.data_type, t.dims) for graph in graphs for t in graph.sparse_initializer]
     return sum(math.prod(dims) for kind, dims in (*held, *_literals(proto)) if kind not in LITERALS)

@@ -9,7 +9,7 @@ behind it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from halpc.errors import VerificationError
 from halpc.ir.model import Model
 from passes.feeds import random_feeds
-from passes.proto import proto_of
+from passes.proto import bodies, proto_of
 from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.selecting import cuts_of, expose, selects
@@ -40,13 +40,14 @@ Values = dict[str, NDArray[Any]]
 
 
 def check_reading(
-    model: Model, settings: Mapping[str, float], *, floor: float, nudge: float, factor: float, ceiling: float
+    model: Model, settings: Mapping[str, float], *, nudge: float, allowed: Callable[[float], float]
 ) -> float | None:
     """The largest relative difference between the file and what load made of it, on random inputs.
 
     Args:
         settings: inputs that always have this value (`--set`).
-        floor, ceiling, factor, nudge: what is allowed at least, at most, and for how far a nudge moves the values.
+        nudge: of inputs, as a share.
+        allowed: the difference that is allowed where a nudge moves a tensor so far.
 
     Returns: None where onnxruntime does not run the file itself, or where a difference says nothing.
 
@@ -66,16 +67,15 @@ def check_reading(
     expose(ours, names)
     own = _run(ours, names, feeds)
     found = differences(theirs, own)
-    if max(found, default=0.0) <= floor:
+    if max(found, default=0.0) <= allowed(0.0):
         return max(found, default=None)
     nudge_weights(ours.graph)
     moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
     for name, off, noise in zip(names, found, moved, strict=True):
-        allowed = min(max(floor, factor * noise), ceiling)
-        if off > allowed and told[name]:
+        if off > allowed(noise) and told[name]:
             raise VerificationError(
                 f"{model.path}: halpc reads {name} otherwise than onnxruntime, by {off:.2e} (relative), allowed"
-                f" {allowed:.2e}; nothing was written. This is a bug of halpc: please report the model"
+                f" {allowed(noise):.2e}; nothing was written. This is a bug of halpc: please report the model"
             )
     return max((off for name, off in zip(names, found, strict=True) if told[name]), default=None)
 
@@ -101,21 +101,13 @@ def _told(model: onnx.ModelProto) -> dict[str, bool]:
     """Outputs and operands of nodes that select: whether nothing selects or draws before them."""
     unsettled: set[str] = set()
     for node in model.graph.node:
-        inside = [node, *_inside(node)]
+        inside = [node, *(inner for body in bodies([node]) for inner in body.node)]
         before = {name for each in inside for name in each.input}
         if before & unsettled or any(selects(each) or each.op_type in _DRAWS for each in inside):
             unsettled.update(node.output)
     names = [*(value.name for value in model.graph.output), *(cut.tensor for cut in cuts_of(model))]
     fed = {value.name for value in model.graph.input}
     return {name: name not in unsettled for name in names if name not in fed}
-
-
-def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    for attribute in node.attribute:
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-            for inner in body.node:
-                yield inner
-                yield from _inside(inner)
 
 
 def _computed(graph: onnx.GraphProto) -> set[str]:

@@ -9,11 +9,13 @@ the comparison allowed, so no wrong model can hide behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto, helper
+
+from passes.proto import bodies
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # operator → operands in which it is discontinuous
@@ -80,14 +82,7 @@ def _operands(node: onnx.NodeProto) -> tuple[int, ...]:
 
 def hidden(graph: onnx.GraphProto) -> int:
     """Selecting nodes in the bodies of If, Loop and Scan, where nothing can be cut."""
-    return sum(1 for body in _bodies(graph) for node in body.node if _operands(node))
-
-
-def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for attribute in (a for node in graph.node for a in node.attribute):
-        for body in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else ())):
-            yield body
-            yield from _bodies(body)
+    return sum(1 for body in bodies(graph.node) for node in body.node if _operands(node))
 
 
 def expose(model: onnx.ModelProto, tensors: Sequence[str]) -> None:

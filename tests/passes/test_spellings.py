@@ -73,6 +73,19 @@ def test_sparse_constants_are_read_as_what_they_hold(tmp_path: Path) -> None:
     assert np.count_nonzero(load(saved(tmp_path, proto)).graph.tensors()["w"].values) == 8
 
 
+def test_sparse_constants_of_functions_are_read_as_what_they_hold(tmp_path: Path) -> None:
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+        net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { y = own.Layer (x) }
+        <opset_import: ["" : 17], domain: "own">
+        Layer (a) => (b) { b = Conv <kernel_shape = [1, 1]> (a, w) }""",
+        {},
+    )
+    held = helper.make_node("Constant", [], ["w"], "weight", sparse_value=sparse(True, True))
+    proto.functions[0].node.insert(0, held)
+    same(saved(tmp_path, proto))
+
+
 @pytest.mark.parametrize("at", [[0, 99], [-1, 5]])
 def test_a_sparse_weight_whose_indices_do_not_fit_is_refused_by_name(tmp_path: Path, at: list[int]) -> None:
     proto = model(PLAIN, {})
