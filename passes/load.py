@@ -35,7 +35,7 @@ from passes.loading.stored import stored_entries
 from passes.loading.turned import turned
 from passes.loading.twin import twin_of
 from passes.loading.whole import check_ports, check_sizes
-from passes.proto import check_model, fits
+from passes.proto import check_model, every_node, fits
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ def load(
         if str(path) in str(error):
             raise
         raise ModelError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:  # protobuf decodes names when they are read
+        raise ModelError(f"{path}: a name in it is no text ({error}); the file is damaged: export it again") from error
 
 
 def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, values: Mapping[str, float]) -> Model:
@@ -128,6 +130,7 @@ def read(path: Path) -> onnx.ModelProto:
             raise ModelError(f"{path}: the graph has no {what}s, so there is nothing to prune; export it again")
     _check_versions(path, proto)
     _load_external(path, proto)
+    _check_weights(path, proto)
     respell(proto)
     check_ports(path, proto)
     _check(path, proto)
@@ -178,8 +181,9 @@ def _load_external(path: Path, proto: onnx.ModelProto) -> None:
         raise ModelError(f"{path}: external data cannot be read: {error}") from error
 
 
-def _check(path: Path, proto: onnx.ModelProto) -> None:
-    for tensor in proto.graph.initializer:
+def _check_weights(path: Path, proto: onnx.ModelProto) -> None:
+    attributes = (attribute for node in every_node(proto.graph) for attribute in node.attribute)
+    for tensor in (*proto.graph.initializer, *(attribute.t for attribute in attributes if attribute.HasField("t"))):
         if tensor.data_type not in _KNOWN:
             raise ModelError(f"{path}: weight {tensor.name} has the unknown element type {tensor.data_type}")
         if tensor.HasField("raw_data") and tensor.data_type in _BYTES:
@@ -189,6 +193,9 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
                     f"{path}: weight {tensor.name} holds {len(tensor.raw_data)} bytes, its shape"
                     f" {list(tensor.dims)} needs {expected}; the file is truncated or damaged"
                 )
+
+
+def _check(path: Path, proto: onnx.ModelProto) -> None:
     try:
         if fits(proto):
             check_model(proto)

@@ -25,6 +25,10 @@ def check_ports(path: Path, proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: naming the first that is not so.
     """
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        kind = value.type.tensor_type.elem_type
+        if kind not in onnx.TensorProto.DataType.values():
+            raise ModelError(f"{path}: tensor {value.name} has the unknown element type {kind}; export it again")
     for what, values in (("input", proto.graph.input), ("output", proto.graph.output)):
         for value in values:
             kind = value.type.WhichOneof("value") or "tensor_type"

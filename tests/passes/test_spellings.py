@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -104,6 +105,42 @@ def test_a_sparse_weight_beyond_memory_is_refused_by_name(tmp_path: Path) -> Non
     proto.graph.sparse_initializer.append(found)
     with pytest.raises(ModelError, match=r"sparse weight w has shape .*no memory holds"):
         load(saved(tmp_path, proto))
+
+
+@pytest.mark.parametrize(("values", "at", "dims", "said"), [
+    ([1.0, 2.0], [0.5, float("nan")], [4, 3, 1, 1], "its indices are no int64"),
+    ([b"a", b"b"], [0, 1], [4, 3, 1, 1], "holds no numbers"),
+    ([1.0, 2.0], [0, 1], [-4, -3, 1, 1], "which no memory holds"),
+    ([1.0], [0, 1, 99], [4, 3, 1, 1], "its indices do not fit its shape"),
+])  # fmt: skip
+def test_a_sparse_weight_that_is_none_is_refused_by_name(
+    tmp_path: Path, values: list[Any], at: list[float], dims: list[int], said: str
+) -> None:
+    proto = model(PLAIN, {})
+    held = numpy_helper.from_array(np.array(values, np.float32 if isinstance(values[0], float) else object), "w")
+    indices = np.array(at, np.float32 if 0.5 in at else np.int64)
+    proto.graph.sparse_initializer.add().values.CopyFrom(held)
+    proto.graph.sparse_initializer[0].indices.CopyFrom(numpy_helper.from_array(indices))
+    proto.graph.sparse_initializer[0].dims.extend(dims)
+    with pytest.raises(ModelError, match=f"sparse weight w.*{said}"):
+        load(saved(tmp_path, proto))
+
+
+def test_what_a_damaged_file_calls_its_tensors_and_types_is_refused(tmp_path: Path) -> None:
+    good = model(PLAIN, WEIGHT).SerializeToString()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(good.replace(b"/net/c/Conv", b"/net/\xff/Conv"))
+    with pytest.raises(ModelError, match="a name in it is no text"):
+        load(path)
+    for proto in (model(PLAIN, WEIGHT), model(PLAIN, {})):
+        if proto.graph.initializer:
+            proto.graph.input[0].type.tensor_type.elem_type = 62
+        else:
+            held = numpy_helper.from_array(WEIGHT["w"])
+            held.data_type = 62
+            proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], "weight", value=held))
+        with pytest.raises(ModelError, match="has the unknown element type 62"):
+            load(saved(tmp_path, proto))
 
 
 def test_the_standard_domain_has_two_names(tmp_path: Path) -> None:
