@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from halpc.errors import VerificationError
 from halpc.ir.model import Model
 from passes.feeds import random_feeds
+from passes.loading.spellings import write_out_functions
 from passes.proto import bodies, proto_of
 from passes.runtime import session_of
 from passes.verification.noise import differences, nudge_weights, nudged
@@ -56,6 +57,7 @@ def check_reading(
     """
     ours = proto_of(model.graph, model.header)
     file = onnx.load(str(model.path))
+    write_out_functions(file)
     known, told = _computed(file.graph), _told(ours)
     names = [name for name in told if name in known]
     try:
