@@ -67,14 +67,22 @@ def _facts(op: Op) -> list[Fact]:
     function = rule_for(op.domain, op.type)
     label = f"{op.domain}::{op.type}" if op.domain else op.type
     if function is None:
-        return [Pin(axis, f"halpc has no rule for operator {label}") for x in _operands(op) for axis in x.axes]
-    facts = list(function(op))
+        return _pinned(op, f"halpc has no rule for operator {label}")
+    try:
+        facts = list(function(op))
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        log.debug("%s (%s)", op.name, label, exc_info=error)
+        return _pinned(op, f"attributes and operands of {label} do not fit together: {error}")
     spoken = {leaf for fact in facts for dim in _dims(fact) for leaf in leaves(dim)}
     for operand in _operands(op):
         for axis in operand.axes:
             if axis.size != 1 and axis not in spoken:
                 facts.append(Pin(axis, f"{label} does not say what happens to axis {axis.index} of {operand.name}"))
     return facts
+
+
+def _pinned(op: Op, reason: str) -> list[Fact]:
+    return [Pin(axis, reason) for x in _operands(op) for axis in x.axes]
 
 
 def _operands(op: Op) -> list[Operand]:

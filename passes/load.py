@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import onnx
 import onnx.inliner
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
@@ -34,8 +36,8 @@ from passes.loading.spellings import respell
 from passes.loading.stored import stored_entries
 from passes.loading.turned import turned
 from passes.loading.twin import twin_of
-from passes.loading.whole import check_ports, check_sizes
-from passes.proto import check_model, every_node, fits
+from passes.loading.whole import check_operands, check_ports, check_sizes, check_text
+from passes.proto import bodies, check_model, every_node_of, fits
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
@@ -70,8 +72,6 @@ def load(
         if str(path) in str(error):
             raise
         raise ModelError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:  # protobuf decodes names when they are read
-        raise ModelError(f"{path}: a name in it is no text ({error}); the file is damaged: export it again") from error
 
 
 def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, values: Mapping[str, float]) -> Model:
@@ -80,8 +80,7 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
     stored = stored_entries(proto)
     weights = {t.name for t in proto.graph.initializer}
     weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
+    proto = _inlined(proto)
     set_inputs(proto, values)
     graph = _import(proto)
     static, dynamic = static_shapes(graph, given, batch)
@@ -101,6 +100,16 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
     write_split_sizes(graph, [known, *variants])
     twin = twin_of(graph, known, variants)
     return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes, stored)
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if not proto.functions:
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except RuntimeError as error:  # what its assertions raise
+        said = str(error).splitlines()[0].rpartition("failed: ")[2]
+        raise ModelError(f"its functions are not called as they are defined: {said}; export it again") from error
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -123,6 +132,7 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file, or truncated; export or copy it again") from error
+    check_text(path, proto)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX file, or truncated: it has no graph; export or copy it again")
     for what in ("node", "output"):
@@ -134,6 +144,7 @@ def read(path: Path) -> onnx.ModelProto:
     respell(proto)
     check_ports(path, proto)
     _check(path, proto)
+    check_operands(path, proto)
     return proto
 
 
@@ -182,17 +193,35 @@ def _load_external(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _check_weights(path: Path, proto: onnx.ModelProto) -> None:
-    attributes = (attribute for node in every_node(proto.graph) for attribute in node.attribute)
-    for tensor in (*proto.graph.initializer, *(attribute.t for attribute in attributes if attribute.HasField("t"))):
+    for tensor in _weights(proto):
         if tensor.data_type not in _KNOWN:
             raise ModelError(f"{path}: weight {tensor.name} has the unknown element type {tensor.data_type}")
+        if any(size < 0 for size in tensor.dims):
+            raise ModelError(f"{path}: weight {tensor.name} has the shape {list(tensor.dims)}; export it again")
         if tensor.HasField("raw_data") and tensor.data_type in _BYTES:
-            expected = int(np.prod(tensor.dims, dtype=np.int64)) * _BYTES[tensor.data_type]
+            expected = math.prod(tensor.dims) * _BYTES[tensor.data_type]
             if len(tensor.raw_data) != expected:
                 raise ModelError(
                     f"{path}: weight {tensor.name} holds {len(tensor.raw_data)} bytes, its shape"
                     f" {list(tensor.dims)} needs {expected}; the file is truncated or damaged"
                 )
+        elif tensor.data_type != onnx.TensorProto.STRING:
+            try:
+                numpy_helper.to_array(tensor)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ModelError(
+                    f"{path}: weight {tensor.name}: its entries do not fit its shape {list(tensor.dims)} ({error}); the"
+                    " file is truncated or damaged"
+                ) from error
+
+
+def _weights(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every dense tensor that the file holds, in bodies, functions and attributes too."""
+    outer = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    for graph in (proto.graph, *bodies(outer)):
+        yield from graph.initializer
+    for attribute in (attribute for node in every_node_of(proto) for attribute in node.attribute):
+        yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
 
 
 def _check(path: Path, proto: onnx.ModelProto) -> None:
@@ -242,7 +271,10 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
     ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
     for value in [value for value in proto.graph.value_info if value.name in ports]:
         proto.graph.value_info.remove(value)  # what an input or output is called a second time, at times with less
-    graph = gs.import_onnx(proto)
+    try:
+        graph = gs.import_onnx(proto)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"attribute {error.object!r} is no text; the file is damaged: export it again") from error
     graph.ir_version = max(int(proto.ir_version), 8)
     return _tidy(graph)
 

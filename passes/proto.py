@@ -163,6 +163,19 @@ def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield from each.node
 
 
+def every_node_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node: of the graph, of functions, of bodies in either."""
+    yield from every_node(model.graph)
+    yield from nodes_of_functions(model)
+
+
+def nodes_of_functions(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of functions, those inside bodies too."""
+    for function in model.functions:
+        yield from function.node
+        yield from (node for body in bodies(function.node) for node in body.node)
+
+
 def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
     """Every body of nodes, and of the nodes in it."""
     for attribute in (attribute for node in nodes for attribute in node.attribute):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 
+from halpc.errors import ModelError
 from passes.casting.float8 import has_float8
 from passes.loading.widen import has_bfloat16, widened
 from passes.proto import fits, save_apart
+
+RUN_S = 300.0  # of one run of a network; what needs longer has a loop that does not end
 
 
 def level_of(model: onnx.ModelProto, *, optimise: bool = True) -> ort.GraphOptimizationLevel:
@@ -36,3 +43,36 @@ def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 
         path = Path(folder) / "model.onnx"
         save_apart(model, path, "weights")
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_within(
+    session: ort.InferenceSession,
+    names: Sequence[str] | None,
+    feeds: Mapping[str, NDArray[Any]],
+    *,
+    seconds: float = RUN_S,
+) -> list[Any]:
+    """The named outputs, all without names.
+
+    Raises:
+        ModelError: onnxruntime was still running after so many seconds.
+    """
+    options = ort.RunOptions()
+    options.log_severity_level = 4
+    over = threading.Event()
+
+    def stop() -> None:
+        over.set()
+        options.terminate = True
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        return list(session.run(None if names is None else list(names), dict(feeds), options))
+    except Exception as error:  # onnxruntime's are untyped
+        if over.is_set():
+            raise ModelError(f"one run took more than {seconds:g} s; a loop in it may not end") from error
+        raise
+    finally:
+        timer.cancel()

@@ -28,7 +28,7 @@ from halpc.ir.plan import Plan
 from passes.feeds import random_feeds
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import check_model, fits, proto_of
-from passes.runtime import session_of
+from passes.runtime import run_within, session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
@@ -162,18 +162,20 @@ def verify(
     return result
 
 
-def verify_reading(model: Model, settings: Mapping[str, float]) -> None:
+def verify_reading(model: Model, settings: Mapping[str, float]) -> str | None:
     """That load read the file as onnxruntime does, see `passes/verification/reading.py`.
 
     Args:
         settings: inputs that always have this value.
+
+    Returns: why onnxruntime does not run the file itself, so that nothing was compared, else None.
 
     Raises:
         VerificationError: it did not.
     """
     kind = _coarsest(model)
     allowed = partial(_allowed, floor=FLOOR.get(kind, 2e-5))
-    check_reading(model, settings, nudge=NUDGE.get(kind, 1e-6), allowed=allowed)
+    return check_reading(model, settings, nudge=NUDGE.get(kind, 1e-6), allowed=allowed)
 
 
 def _judged(pairs: Mapping[str, tuple[float, float]], before: Mapping[str, str]) -> list[tuple[float, float]]:
@@ -226,7 +228,7 @@ def _reference(
     floats: set[str] = set()
     for feeds in [*random, *map(dict, inputs), *_resized(session, original, model)]:
         try:
-            values = session.run([*names, *inner], feeds)
+            values = run_within(session, [*names, *inner], feeds)
         except Exception as error:  # likewise
             sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
             raise ModelError(
@@ -258,7 +260,7 @@ def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Mo
             continue
         feeds = random_feeds(session, sizes)
         with contextlib.suppress(Exception):  # onnxruntime raises its own untyped family: the model takes other sizes
-            session.run(None, feeds)
+            run_within(session, None, feeds)
             found.append(feeds)
     return found
 
@@ -353,7 +355,7 @@ def _run(
 ) -> tuple[Outputs, dict[Cut, NDArray[Any]]]:
     """A model's outputs and what it would have put at every cut, with `held` in place of that."""
     inner = [name for name in dict.fromkeys(own.values()) if name not in feeds and name not in names]
-    values = session.run([*names, *inner], {**feeds, **held})
+    values = run_within(session, [*names, *inner], {**feeds, **held})
     seen = {**feeds, **dict(zip([*names, *inner], values, strict=True))}
     return values[: len(names)], {cut: seen[name] for cut, name in own.items()}
 

@@ -96,7 +96,7 @@ def _usual(graph: gs.Graph, static: Shapes, axes: Shapes) -> tuple[Shapes, Knowl
 
 
 def _entries(shapes: Shapes) -> int:
-    return max(math.prod(shape) for shape in shapes.values())
+    return max(math.prod(max(size, 1) for size in shape) for shape in shapes.values())
 
 
 def _too_small(node: gs.Node, known: Knowledge) -> bool:

@@ -162,7 +162,10 @@ def _worth(node: gs.Node, operands: list[NDArray[Any] | None]) -> bool:
     """Whether evaluating cannot blow up the model: expansions only while they stay small."""
     read = sum(v.size for v in operands if v is not None)
     if node.op in ("Expand", "Tile", "Range", "OneHot", "EyeLike", "Gather"):
-        made = _expanded(node, operands)
+        try:
+            made = _expanded(node, operands)
+        except (ValueError, IndexError, TypeError):  # what does not fit is onnxruntime's to say
+            return False
         return made <= SMALL or made <= GROWTH * read
     return True
 

@@ -13,7 +13,7 @@ from halpc.errors import ModelError
 from passes.feeds import random_feeds
 from passes.loading.fold import Known
 from passes.proto import proto_of
-from passes.runtime import session_of
+from passes.runtime import run_within, session_of
 
 
 def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Sequence[str]) -> dict[str, Known]:
@@ -27,7 +27,7 @@ def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Seque
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
     try:
         session = session_of(proto, optimise=False)
-        values = session.run(list(names), random_feeds(session, shapes))
+        values = run_within(session, names, random_feeds(session, shapes))
     except Exception as error:  # onnxruntime raises its own untyped family
         sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
         raise ModelError(

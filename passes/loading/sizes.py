@@ -66,7 +66,7 @@ def static_shapes(
 
 def free_axes(tensor: gs.Tensor) -> tuple[int, ...]:
     """Axes that the model leaves open."""
-    return tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int) or n < 0)
+    return tuple(i for i, n in enumerate(tensor.shape) if not isinstance(n, int))
 
 
 def read_widths(tensor: gs.Tensor) -> dict[int, int]:
@@ -113,10 +113,10 @@ def sample_axes(shapes: Mapping[str, Sequence[int | str | None]]) -> dict[str, i
 
 def _given(tensor: gs.Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     fits = len(shape) == len(tensor.shape) and all(
-        not isinstance(n, int) or n < 0 or n == m for n, m in zip(tensor.shape, shape, strict=True)
+        not isinstance(n, int) or n == m for n, m in zip(tensor.shape, shape, strict=True)
     )
     if not fits:
-        taken = "x".join("?" if not isinstance(n, int) or n < 0 else str(n) for n in tensor.shape)
+        taken = "x".join(str(n) if isinstance(n, int) else "?" for n in tensor.shape)
         raise UsageError(
             f"--shape {tensor.name}:{'x'.join(map(str, shape))}: the model's input is {taken}, ? being free"
         )

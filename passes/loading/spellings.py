@@ -3,6 +3,7 @@
 - `ai.onnx` is the standard domain, whose name is empty.
 - Sparse weights are dense ones: graphsurgeon reads some of their storage forms as zeros.
 - A function's default attributes are those of each call that has none: onnx's inliner forgets them.
+- A size below 0 is an open one, as onnxruntime takes it; others have a name or nothing there.
 - Outputs without a shape get the one that inference tells; before IR version 4 the checker wants weights as inputs.
 
 Source: https://onnx.ai/onnx/repo-docs/IR.html, sections on operator sets, functions and sparse initializers.
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
 from halpc.errors import ModelError
-from passes.proto import bodies, every_node, fits
+from passes.proto import bodies, every_node_of, fits, nodes_of_functions
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +37,21 @@ def respell(proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: a sparse weight that is none, or that no memory holds.
     """
-    for named in (*proto.opset_import, *(e for f in proto.functions for e in f.opset_import), *_nodes(proto)):
+    for named in (*proto.opset_import, *(e for f in proto.functions for e in f.opset_import), *every_node_of(proto)):
         if named.domain == _ALIAS:
             named.domain = ""
     for graph in (proto.graph, *bodies(proto.graph.node)):
         _dense(graph)
-    _dense_constants(_nodes(proto))
+    _dense_constants(every_node_of(proto))
     _complete_calls(proto)
+    _open_sizes(proto)
     proto.ir_version = max(proto.ir_version, _LEAST_IR)
     _shape_outputs(proto)
 
 
 def write_out_functions(proto: onnx.ModelProto) -> None:
     """Sparse constants of functions alone, in place: onnxruntime 1.32 frees them before it reads them."""
-    _dense_constants(_nodes_of_functions(proto))
-
-
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node: of the graph, of bodies, of functions."""
-    yield from every_node(proto.graph)
-    yield from _nodes_of_functions(proto)
-
-
-def _nodes_of_functions(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    for function in proto.functions:
-        yield from function.node
-        yield from (node for body in bodies(function.node) for node in body.node)
+    _dense_constants(nodes_of_functions(proto))
 
 
 def _dense(graph: onnx.GraphProto) -> None:
@@ -107,7 +97,7 @@ def _complete_calls(proto: onnx.ModelProto) -> None:
     functions = {(f.domain, f.name, f.overload): f for f in proto.functions if f.attribute_proto}
     if not functions:
         return
-    for node in _nodes(proto):
+    for node in every_node_of(proto):
         called = functions.get((node.domain, node.op_type, node.overload))
         if called is not None:
             given = {attribute.name for attribute in node.attribute}
@@ -115,6 +105,14 @@ def _complete_calls(proto: onnx.ModelProto) -> None:
     for function in functions.values():
         function.attribute.extend(attribute.name for attribute in function.attribute_proto)
         del function.attribute_proto[:]
+
+
+def _open_sizes(proto: onnx.ModelProto) -> None:
+    for graph in (proto.graph, *bodies(proto.graph.node)):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for size in value.type.tensor_type.shape.dim if _shaped(value) else ():
+                if size.HasField("dim_value") and size.dim_value < 0:
+                    size.ClearField("dim_value")
 
 
 def _shape_outputs(proto: onnx.ModelProto) -> None:

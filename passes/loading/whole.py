@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from google.protobuf.message import Message
 
 from halpc.errors import ModelError
 from passes.coupling.enclosed import enclosed
 from passes.coupling.members import WEIGHTED
 from passes.loading.bodies import Open
 from passes.loading.fold import Known
+from passes.proto import every_node
 from passes.weights import array_of
 
+OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
 _CHECKED = ("BatchNormalization", "QuantizeLinear", "DequantizeLinear")  # beside layers
 
 
@@ -42,6 +45,53 @@ def check_ports(path: Path, proto: onnx.ModelProto) -> None:
                     f"{path}: input {value.name} has no shape; export it with one (sizes may be open), or write it in:"
                     " onnx.tools.update_model_dims"
                 )
+
+
+def check_operands(path: Path, proto: onnx.ModelProto) -> None:
+    """That no operator lacks an operand which it has to have: onnxruntime crashes at some of them.
+
+    Raises:
+        ModelError: naming the first that does.
+    """
+    versions = {each.domain: each.version for each in proto.opset_import}
+    for node in every_node(proto.graph):
+        if all(node.input) or not onnx.defs.has(node.op_type, node.domain):
+            continue
+        formal = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain).inputs
+        for i, name in enumerate(node.input):
+            if not name and formal[min(i, len(formal) - 1)].option != OPTIONAL:
+                raise ModelError(
+                    f"{path}: operand {i} of node {node.name or node.output[0]} ({node.op_type}) is missing, expected a"
+                    " tensor; export it again"
+                )
+
+
+def check_text(path: Path, proto: onnx.ModelProto) -> None:
+    """That every name is text.
+
+    Raises:
+        ModelError: one is not.
+    """
+    try:
+        wrong = next(_undecoded(proto), None)
+    except UnicodeDecodeError as error:  # what protobuf without its C library raises
+        wrong = error.object
+    if wrong is not None:
+        raise ModelError(f"{path}: {wrong!r} in it is no text; the file is damaged: export it again")
+
+
+def _undecoded(message: Message) -> Iterator[bytes]:
+    """Names that are no text: protobuf leaves them as bytes."""
+    if isinstance(message, onnx.TensorProto):  # the only text in it, beside all its entries
+        yield from [message.name] if isinstance(message.name, bytes) else []
+        return
+    for field, value in message.ListFields():
+        several = [value] if isinstance(value, Message | str | bytes) else value
+        if field.message_type is not None:
+            for each in several:
+                yield from _undecoded(each)
+        elif field.type == field.TYPE_STRING:
+            yield from (each for each in several if isinstance(each, bytes))
 
 
 def check_sizes(tensors: Mapping[str, Known], shapes: Mapping[str, tuple[int, ...]]) -> None:

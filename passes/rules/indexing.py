@@ -48,7 +48,9 @@ def gather(op: Op) -> Facts:
         yield Pin(source, POSITIONS)
         return
     positions = [e + source.size if e < 0 else e for e in entries]
-    if indices.rank == 0:
+    if not all(0 <= position < source.size for position in positions):
+        yield Pin(source, "it is read beyond its end")
+    elif indices.rank == 0:
         yield Equal(source, _around(positions[0], Leaf("picked", 1), source.size))
         yield Index(Input(1), (source,))
     elif (picked := picture(positions, source.size)) is None:

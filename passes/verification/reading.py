@@ -8,7 +8,6 @@ behind it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +20,11 @@ from halpc.ir.model import Model
 from passes.feeds import random_feeds
 from passes.loading.spellings import write_out_functions
 from passes.proto import bodies, proto_of
-from passes.runtime import session_of
+from passes.runtime import run_within, session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.selecting import cuts_of, expose, selects
 
-log = logging.getLogger(__name__)
+SAID = 200  # characters of what onnxruntime says of a file
 
 _DRAWS = (
     "RandomNormal",
@@ -42,15 +41,15 @@ Values = dict[str, NDArray[Any]]
 
 def check_reading(
     model: Model, settings: Mapping[str, float], *, nudge: float, allowed: Callable[[float], float]
-) -> float | None:
-    """The largest relative difference between the file and what load made of it, on random inputs.
+) -> str | None:
+    """That the file computes what load made of it, on random inputs.
 
     Args:
         settings: inputs that always have this value (`--set`).
         nudge: of inputs, as a share.
         allowed: the difference that is allowed where a nudge moves a tensor so far.
 
-    Returns: None where onnxruntime does not run the file itself, or where a difference says nothing.
+    Returns: why onnxruntime does not run the file itself, so that nothing was compared, else None.
 
     Raises:
         VerificationError: they differ by more than the network's noise.
@@ -63,14 +62,20 @@ def check_reading(
     try:
         theirs, feeds = _values(file, names, model, settings)
     except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
-        log.debug("the file itself does not run: %s", error)
-        return None
+        said = str(error).splitlines()[0]
+        return said if len(said) <= SAID else f"{said[:SAID]} …"
     del file
     expose(ours, names)
-    own = _run(ours, names, feeds)
+    try:
+        own = _run(ours, names, feeds)
+    except Exception as error:  # likewise
+        raise VerificationError(
+            f"{model.path}: onnxruntime runs the file, but not what halpc read of it: {str(error).splitlines()[0]};"
+            " nothing was written. This is a bug of halpc: please report the model"
+        ) from error
     found = differences(theirs, own)
     if max(found, default=0.0) <= allowed(0.0):
-        return max(found, default=None)
+        return None
     nudge_weights(ours.graph)
     moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
     for name, off, noise in zip(names, found, moved, strict=True):
@@ -79,7 +84,7 @@ def check_reading(
                 f"{model.path}: halpc reads {name} otherwise than onnxruntime, by {off:.2e} (relative), allowed"
                 f" {allowed(noise):.2e}; nothing was written. This is a bug of halpc: please report the model"
             )
-    return max((off for name, off in zip(names, found, strict=True) if told[name]), default=None)
+    return None
 
 
 def _values(
@@ -90,13 +95,13 @@ def _values(
     session = session_of(file, optimise=False)
     feeds = random_feeds(session, model.shapes)
     feeds |= {name: np.full_like(feeds[name], value) for name, value in settings.items()}
-    return session.run(list(names), feeds), feeds
+    return run_within(session, names, feeds), feeds
 
 
 def _run(proto: onnx.ModelProto, names: Sequence[str], feeds: Values) -> list[NDArray[Any]]:
     session = session_of(proto, optimise=False)
     own = {value.name for value in session.get_inputs()}
-    return list(session.run(list(names), {name: value for name, value in feeds.items() if name in own}))
+    return run_within(session, names, {name: value for name, value in feeds.items() if name in own})
 
 
 def _told(model: onnx.ModelProto) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -373,3 +374,13 @@ def test_standardised_weights_of_a_training_normalisation_are_constants(tmp_path
     wanted = by_hand * scale[None, :, None] + bias[None, :, None]
     np.testing.assert_allclose(weight.reshape(1, 5, 3), wanted, rtol=1e-4, atol=1e-5)
     assert [group.size for group in couple(loaded.twin).free().values()] == [5]
+
+
+def test_an_operator_whose_attributes_do_not_fit_stays_whole(tmp_path: Path) -> None:
+    """Whoever runs the model says what is wrong with it."""
+    text = f"g {IMAGE} => (float[1,4,6,6] y) {{ a = Conv(x, w) s = Transpose<perm = [0,1,3,2]>(a) y = Conv(s, v) }}"
+    it = solve(tmp_path, text, {"w": (4, 3, 1, 1), "v": (4, 4, 1, 1)})
+    assert not it.pin("w", 0)
+    next(node for node in it.model.twin.nodes if node.op == "Transpose").attrs["perm"] = [0, 1, 9, 2]
+    wrong = replace(it, coupling=couple(it.model.twin))
+    assert "attributes and operands of Transpose do not fit together" in wrong.pin("w", 0)

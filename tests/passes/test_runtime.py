@@ -10,8 +10,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
+from halpc.errors import ModelError
 from passes.recovery.segments import open_session
-from passes.runtime import level_of, session_of
+from passes.runtime import level_of, run_within, session_of
 
 KINDS = {"float8_e4m3fn": TensorProto.FLOAT8E4M3FN, "float8_e5m2": TensorProto.FLOAT8E5M2, "uint8": TensorProto.UINT8}
 
@@ -48,3 +49,29 @@ def test_only_what_has_float8_goes_without_optimisations(name: str) -> None:
     expected = levels.ORT_ENABLE_ALL if name == "uint8" else levels.ORT_DISABLE_ALL
     assert level_of(rounded_behind_a_relu(KINDS[name])) == expected
     assert level_of(rounded_behind_a_relu(KINDS[name]), optimise=False) == levels.ORT_DISABLE_ALL
+
+
+def test_a_loop_that_does_not_end_is_stopped() -> None:
+    session = session_of(
+        onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]> g (float[4] x) => (float[4] y) <bool on = {1}> {
+            y = Loop (, on, x) <body = b (int64 i, bool was, float[4] a) => (bool goes, float[4] b) {
+                goes = Identity (was)
+                b = Relu (a)
+            }>
+        }
+    """)
+    )
+    with pytest.raises(ModelError, match=r"more than 0\.2 s; a loop in it may not end"):
+        run_within(session, None, {"x": np.ones(4, np.float32)}, seconds=0.2)
+
+
+def test_what_onnxruntime_says_of_a_run_is_passed_on() -> None:
+    session = session_of(
+        onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 21]> g (float[4] x) => (float[N] y) { y = Relu (x) }
+    """)
+    )
+    assert run_within(session, ["y"], {"x": np.full(4, -1.0, np.float32)})[0].tolist() == [0, 0, 0, 0]
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        run_within(session, None, {"x": np.ones(5, np.float32)})

@@ -59,6 +59,24 @@ def test_padding_that_is_zero_at_whole_strides_stays_computed(tmp_path: Path) ->
     assert session_of(small, optimise=False).run(None, odd)[0].shape == (1, 2, 40, 35)
 
 
+def test_a_size_below_zero_is_an_open_one(tmp_path: Path) -> None:
+    """As PaddlePaddle's exporter writes it, and onnxruntime reads it: it stays open in the slim model."""
+    proto = model_of("""g (float[1,3,4,A] x) => (float[1,2,4,A] y) { a = Conv(x, w) r = Relu(a) y = Conv(r, v) }""",
+                     {"w": (8, 3, 1, 1), "v": (2, 8, 1, 1)})  # fmt: skip
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[3].dim_value = -1
+    onnx.save(proto, tmp_path / "model.onnx")
+    model = load(tmp_path / "model.onnx")
+    assert model.dynamic == {"x": (3,)}
+    coupling = couple(model.twin)
+    plan = plan_for(model, coupling, {n: np.arange(g.size) % 2 == 0 for n, g in coupling.free().items()})
+    small = proto_of(slim(model, coupling, plan), model.header)
+    assert verify(model, coupling, plan, small).passed
+    for size in (5, 224):
+        feeds = {"x": np.ones((1, 3, 4, size), np.float32)}
+        assert session_of(small, optimise=False).run(None, feeds)[0].shape == (1, 2, 4, size)
+
+
 def test_a_slim_model_that_is_right_at_one_size_only_fails_verification(tmp_path: Path) -> None:
     model, coupling, plan, small = pruned(tmp_path)
     small.graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.int64), "no pads"))

@@ -138,7 +138,7 @@ def test_what_a_damaged_file_calls_its_tensors_and_types_is_refused(tmp_path: Pa
     good = model(PLAIN, WEIGHT).SerializeToString()
     path = tmp_path / "model.onnx"
     path.write_bytes(good.replace(b"/net/c/Conv", b"/net/\xff/Conv"))
-    with pytest.raises(ModelError, match="a name in it is no text"):
+    with pytest.raises(ModelError, match="in it is no text; the file is damaged"):
         load(path)
     for proto in (model(PLAIN, WEIGHT), model(PLAIN, {})):
         if proto.graph.initializer:
@@ -149,6 +149,47 @@ def test_what_a_damaged_file_calls_its_tensors_and_types_is_refused(tmp_path: Pa
             proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], "weight", value=held))
         with pytest.raises(ModelError, match="has the unknown element type 62"):
             load(saved(tmp_path, proto))
+
+
+WRONGLY_CALLED = """
+<ir_version: 9, opset_import: ["" : 17, "own" : 1]>
+net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { c = Conv <kernel_shape = [1, 1]> (x, w)  y = own.Outer (c, c) }
+<opset_import: ["" : 17], domain: "own">
+Outer (a) => (b) { b = Relu (a) }
+"""
+WRONGLY_EXPANDED = """
+<ir_version: 9, opset_import: ["" : 17]>
+net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) <int64[4] to = {4, -3, 2, 5}>
+{ v = Expand (w, to)  y = Conv <kernel_shape = [1, 1]> (x, v) }
+"""
+
+
+def test_what_a_damaged_file_makes_of_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="its functions are not called as they are defined"):
+        load(saved(tmp_path, model(WRONGLY_CALLED, WEIGHT)))
+    with pytest.raises(ModelError, match="onnxruntime cannot run the model"):
+        load(saved(tmp_path, model(WRONGLY_EXPANDED, WEIGHT)))
+
+
+@pytest.mark.parametrize(("held", "dims", "said"), [
+    (np.ones(3, np.float32), [2, 2], "its entries do not fit its shape"),
+    (np.ones(3, np.int64), [-3], "has the shape"),
+])  # fmt: skip
+@pytest.mark.parametrize("where", ["function", "attribute", "initializer"])
+def test_entries_that_do_not_fit_their_shape_are_refused(
+    tmp_path: Path, held: np.ndarray, dims: list[int], said: str, where: str
+) -> None:
+    kind = helper.np_dtype_to_tensor_dtype(held.dtype)
+    tensor = helper.make_tensor("odd", kind, held.shape, held.tolist())
+    tensor.dims[:] = dims
+    proto = model(CALLING, WEIGHT)
+    if where == "initializer":
+        proto.graph.initializer.append(tensor)
+    else:
+        of_ = proto.functions[0] if where == "function" else proto.graph
+        of_.node.insert(0, helper.make_node("Constant", [], ["odd"], value=tensor))
+    with pytest.raises(ModelError, match=f"weight odd.*{said}"):
+        load(saved(tmp_path, proto))
 
 
 def test_the_standard_domain_has_two_names(tmp_path: Path) -> None:
