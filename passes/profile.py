@@ -38,7 +38,7 @@ from passes.latency.interpolate import Point, Surface, on_line, step_of, surface
 from passes.latency.kernels import Kernel, kernel_of
 from passes.latency.moment import at_the_moment, references
 from passes.latency.networks import LAYER_RUNS, Networks, at_once, seconds_for, slimmed
-from passes.latency.sampling import NOISE, Box, box_of, rounds
+from passes.latency.sampling import LEVELS, NOISE, Box, box_of, rounds
 from passes.latency.vanishing import with_vanishing
 from passes.proto import static_proto
 from passes.widths import grids
@@ -128,13 +128,7 @@ def profile(
     run = _Run(model, coupling, table, profiler, grid, grids(coupling, grid), progress, network_key(model, coupling))
     kernels = run.kernels()
     run.sample(kernels)
-    ramped = networks // RAMPED
-    branchless = networks // LACKING if vanishing else 0
-    wanted = [
-        *mixes(coupling, networks - ramped, grid, seed=0),
-        *ramps(coupling, ramped, grid, seed=0),
-        *without(coupling, vanishing, branchless, grid, seed=0),
-    ]
+    wanted = _designed(coupling, vanishing, networks, grid, LEVELS if table.device.builds else 0)
     whole = Networks(model, coupling, table, profiler, run.key, run.clusters, progress)
     run.measured += whole.measure(wanted, others_do=finer)
     run.confirm(kernels)
@@ -160,6 +154,21 @@ def profile(
         time.perf_counter() - started,
         max(0, len({tuple(sorted(widths.items())) for widths in wanted}) - len(samples)),
     )
+
+
+def _designed(
+    coupling: Coupling, vanishing: Collection[str], networks: int, grid: int, levels: int
+) -> list[dict[str, int]]:
+    """Mixes of widths that whole networks are measured at; of `levels` only where these give as many as are wanted."""
+    ramped = networks // RAMPED
+    branchless = networks // LACKING if vanishing else 0
+    found = [
+        *mixes(coupling, networks - ramped, grid, 0, levels),
+        *ramps(coupling, ramped, grid, 0, levels),
+        *without(coupling, vanishing, branchless, grid, 0, levels),
+    ]
+    few = len({tuple(widths.items()) for widths in found}) < len(found)
+    return _designed(coupling, vanishing, networks, grid, 0) if levels and few else found
 
 
 def held_back(
@@ -306,7 +315,8 @@ class _Run:
     def _box(self, kernels: Sequence[Kernel]) -> Box:
         """The box of kernels with one signature; an axis that is no single group is on the coarse grid."""
         own = [[self._grid_of(axis) for axis in k.axes] for k in kernels]
-        return box_of([k.sizes for k in kernels], [math.gcd(*each) for each in zip(*own, strict=True)])
+        grids = [math.gcd(*each) for each in zip(*own, strict=True)]
+        return box_of([k.sizes for k in kernels], grids, built=self.table.device.builds)
 
     def _grid_of(self, axis: Dim) -> int:
         return self.grids[axis.name] if isinstance(axis, Leaf) else self.grid

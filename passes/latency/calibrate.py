@@ -61,11 +61,14 @@ def network_key(model: Model, coupling: Coupling) -> str:
     return digest.hexdigest()[:16]
 
 
-def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[str, int]]:
+def mixes(coupling: Coupling, count: int, align: int, seed: int, levels: int = 0) -> list[dict[str, int]]:
     """`count` width mixes: the whole network, then random ones that cover small and large networks alike.
 
     A group's width follows the network's own level, from next to the narrowest to next to the whole, and a level of
     its own from a Latin hypercube, so that every group is seen at every level and no two groups move together.
+
+    Args:
+        levels: into how many parts widths are cut, 0: as finely as `align` allows.
     """
     rng = np.random.default_rng(seed)
     free, grid = coupling.free(), grids(coupling, align)
@@ -77,12 +80,12 @@ def mixes(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[st
         for i, (name, group) in enumerate(free.items()):
             own = np.random.default_rng((seed, i)).permutation(strata)[index]
             share = min(1.0, max(0.0, _SPAN * (overall - 0.5) + _OWN * (own - 0.5) + 0.5))
-            mix[name] = _aligned((LOWEST + (1 - LOWEST) * share) * group.size, grid[name], group.size)
+            mix[name] = _aligned((LOWEST + (1 - LOWEST) * share) * group.size, grid[name], group.size, levels)
         found.append(mix)
     return [{name: group.size for name, group in free.items()}, *found][:count]
 
 
-def ramps(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[str, int]]:
+def ramps(coupling: Coupling, count: int, align: int, seed: int, levels: int = 0) -> list[dict[str, int]]:
     """`count` width mixes that are narrow where an entry has many positions and full where it has few.
 
     So are the plans that budgets lead to: an early channel takes long and carries little, a late one the reverse. The
@@ -96,18 +99,20 @@ def ramps(coupling: Coupling, count: int, align: int, seed: int) -> list[dict[st
         places = (np.arange(len(order)) + 0.5) / len(order)
         shares = LOWEST + (1 - LOWEST) * places / reach + rng.uniform(-_JITTER, _JITTER, len(order))
         found.append({
-            name: _aligned(max(share, LOWEST) * free[name].size, grid[name], free[name].size)
+            name: _aligned(max(share, LOWEST) * free[name].size, grid[name], free[name].size, levels)
             for name, share in zip(order, shares, strict=True)
         })  # fmt: skip
     return found
 
 
-def without(coupling: Coupling, vanishing: Collection[str], count: int, align: int, seed: int) -> list[dict[str, int]]:
+def without(
+    coupling: Coupling, vanishing: Collection[str], count: int, align: int, seed: int, levels: int = 0
+) -> list[dict[str, int]]:
     """`count` width mixes that lack branches: some of those that may vanish, then more, at last all of them."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(sorted(vanishing)).tolist()
-    levels = mixes(coupling, count + 1, align, seed + 1)[1:]
-    return [mix | dict.fromkeys(order[: math.ceil(len(order) * (i + 1) / count)], 0) for i, mix in enumerate(levels)]
+    drawn = mixes(coupling, count + 1, align, seed + 1, levels)[1:]
+    return [mix | dict.fromkeys(order[: math.ceil(len(order) * (i + 1) / count)], 0) for i, mix in enumerate(drawn)]
 
 
 def _positions(coupling: Coupling) -> dict[str, int]:
@@ -126,7 +131,9 @@ def _positions(coupling: Coupling) -> dict[str, int]:
     return found
 
 
-def _aligned(size: float, grid: int, most: int) -> int:
+def _aligned(size: float, grid: int, most: int, levels: int = 0) -> int:
+    if levels:
+        size = most * max(1, round(levels * size / most)) / levels
     return int(min(most, max(grid, round(size / grid) * grid)))
 
 

@@ -15,6 +15,8 @@ from passes.latency.interpolate import DENSE, PERIOD, Point, on_line
 
 NOISE: Final = 0.04
 """Two samples of one kernel differ by about this share on a machine that is not quite quiet."""
+LEVELS: Final = 4  # of widths, where kernels and networks are built
+_MESHED: Final = 2  # axes that are combined at all levels
 _COARSE: Final = 32
 _ROUNDS: Final = 4
 
@@ -27,23 +29,41 @@ class Box:
         sizes: widest width per axis.
         grids: per axis, widths are multiples of this, but for `ends`.
         ends: per axis, the full widths of the kernels that share the signature.
+        built: every sample is a part of an engine to build: the first round is at `LEVELS` parts of every axis, as
+            whole networks are, so that their layers have been timed by the builder.
     """
 
     sizes: tuple[int, ...]
     grids: tuple[int, ...]
     ends: tuple[tuple[int, ...], ...]
+    built: bool = False
 
     @property
     def centre(self) -> Point:
         """Where the lines cross: about half of each axis, on a period where it is longer than that."""
+        if self.built:
+            return tuple(self._levels(axis)[LEVELS // 2 - 1] for axis in range(len(self.sizes)))
         grids = (PERIOD if size > DENSE else grid for size, grid in zip(self.sizes, self.grids, strict=True))
         return tuple(_snap(size / 2, grid, size) for size, grid in zip(self.sizes, grids, strict=True))
 
     def first(self) -> list[Point]:
         """The points of the first round."""
+        if self.built:
+            return self._lattice()
         lines = [self._on_line(axis, width) for axis in range(len(self.sizes)) for width in self._coarse(axis)]
         corners = itertools.product(*(self._crossings(axis) for axis in range(len(self.sizes))))
         return list(dict.fromkeys([self.centre, *lines, *(corners if len(self.sizes) > 1 else ())]))
+
+    def _lattice(self) -> list[Point]:
+        levels = [sorted({*self._levels(axis), *self.ends[axis]}) for axis in range(len(self.sizes))]
+        inside = itertools.product(*levels) if len(levels) <= _MESHED else ()
+        lines = [self._on_line(axis, width) for axis, widths in enumerate(levels) for width in widths]
+        least = [self._on_line(axis, min(self.grids[axis], size)) for axis, size in enumerate(self.sizes)]
+        return list(dict.fromkeys([self.centre, *lines, *least, *inside]))
+
+    def _levels(self, axis: int) -> list[int]:
+        size = self.sizes[axis]
+        return [_snap(size * part / LEVELS, self.grids[axis], size) for part in range(1, LEVELS + 1)]
 
     def _on_line(self, axis: int, width: int) -> Point:
         return (*self.centre[:axis], width, *self.centre[axis + 1 :])
@@ -71,8 +91,7 @@ class Box:
         found = []
         for axis in range(len(self.sizes)):
             known = on_line(samples, self.centre, axis)
-            widths = sorted(known)
-            for low, high in itertools.pairwise(widths):
+            for low, high in itertools.pairwise(sorted(known)):
                 middle = self._between(low, high, self.grids[axis])
                 if middle is not None and _differ(known[low], known[high]):
                     found.append(self._on_line(axis, middle))
@@ -110,12 +129,13 @@ def _doubling(size: int) -> list[int]:
     return [w for w in found if w < size and w % PERIOD == 0]
 
 
-def box_of(sizes: Sequence[Sequence[int]], grids: Sequence[int]) -> Box:
+def box_of(sizes: Sequence[Sequence[int]], grids: Sequence[int], *, built: bool = False) -> Box:
     """The box of kernels that share a signature.
 
     Args:
         sizes: full widths of each kernel's axes.
         grids: per axis, what widths are multiples of.
+        built: every sample is a part of an engine to build.
     """
     axes = list(zip(*sizes, strict=True))
-    return Box(tuple(map(max, axes)), tuple(grids), tuple(tuple(sorted(set(axis))) for axis in axes))
+    return Box(tuple(map(max, axes)), tuple(grids), tuple(tuple(sorted(set(axis))) for axis in axes), built)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from passes.latency.sampling import Box, box_of, rounds
+from passes.couple import couple
+from passes.latency.calibrate import mixes, ramps
+from passes.latency.sampling import LEVELS, Box, box_of, rounds
+from passes.load import load
+from tests.small import saved
 
 BOXES = [
     box_of([(64, 64)], (8, 8)), box_of([(64, 256), (512, 128)], (8, 8)), box_of([(3, 20)], (8, 8)),
     box_of([(12, 64)], (1, 8)), box_of([(2048,)], (16,)),
+    box_of([(64, 256), (512, 128)], (8, 8), built=True), box_of([(3, 20, 36)], (8, 8, 4), built=True),
 ]  # fmt: skip
 
 
@@ -57,3 +64,24 @@ def test_a_box_covers_all_kernels_of_a_signature() -> None:
     box = box_of([(64, 256), (512, 128)], (8, 8))
     assert box.sizes == (512, 256)
     assert box.ends == ((64, 512), (128, 256))
+
+
+def test_what_is_built_is_measured_at_the_levels_of_whole_networks(tmp_path: Path) -> None:
+    """So that the builder has timed the networks' layers before."""
+    path = saved(tmp_path)
+    coupling = couple(load(path).twin)
+    sizes = {name: group.size for name, group in coupling.free().items()}
+    wide, narrow = sorted(sizes, key=sizes.__getitem__, reverse=True)
+    box = box_of([(sizes[narrow], sizes[wide])], (4, 4), built=True)
+    networks = [*mixes(coupling, 17, 4, 0, LEVELS), *ramps(coupling, 3, 4, 0, LEVELS)]
+    assert {(widths[narrow], widths[wide]) for widths in networks} <= {*box.first()}
+    assert len(box.first()) == LEVELS**2 + 1
+
+
+def test_what_is_built_is_refined_where_it_steps() -> None:
+    box = box_of([(256,)], (8,), built=True)
+    assert box.first() == [(128,), (64,), (192,), (256,), (8,)]
+    samples = {w: -(-w[0] // 32) * 1.0 for w in box.first()}
+    for _ in rounds():
+        samples.update({w: -(-w[0] // 32) * 1.0 for w in box.finer(samples)})
+    assert {(96,), (40,), (48,)} <= samples.keys()
