@@ -4,8 +4,7 @@ Strongly typed runtimes (TensorRT 11 knows no other) compute in the types of the
 property of the model that is handed to them:
 
     fp32, tf32   the graph as it is; TF32 is the runtime's choice within float32
-    fp16         `onnxruntime.transformers.float16`
-    bf16         the same conversion, its float16 retyped as bfloat16 from the original weights; opset 22
+    fp16, bf16   see passes/casting/half.py; bf16 needs opset 22
     int8         `onnxruntime.quantization`: static Q/DQ, weights symmetric per channel, ranges from inputs
     fp8          the same conversion, its int8 retyped as float8 (E4M3) from the original weights: scale = amax / 448
 
@@ -25,7 +24,6 @@ import contextlib
 import io
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper, version_converter
+from onnx import TensorProto, version_converter
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -41,17 +39,14 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from halpc.errors import CalibrationError, ModelError, UsageError
 from passes.casting.float8 import as_float8, has_float8
-from passes.proto import check_model
+from passes.casting.half import as_bfloat16, as_float16
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_FP16_MAX = float(np.finfo(np.float16).max)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISERS = (
     "QuantizeLinear",
@@ -103,9 +98,9 @@ def cast(
             f"Use `--precision {found}`, or hand over the float32 model."
         )
     if precision == "fp16":
-        return _to_fp16(model, keep_io_types)
+        return as_float16(_copy(model), keep_io_types)
     if precision == "bf16":
-        return _to_bf16(model, keep_io_types)
+        return as_bfloat16(_at_opset(model, "bf16"), keep_io_types)
     return _to_fp8(model, inputs) if precision == "fp8" else _to_int8(model, inputs, processor)
 
 
@@ -147,75 +142,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
-
-
-def _to_fp16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
-    _check_range(model)
-    return _converted(model, keep_io_types)
-
-
-def _check_range(model: onnx.ModelProto) -> None:
-    """fp16 ends at 65504; the converter would clip larger weights silently."""
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            peak = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
-            if _FP16_MAX < peak < np.inf and peak < float(np.finfo(np.float32).max):
-                raise ModelError(
-                    f"'{tensor.name}' reaches {peak:.4g}, beyond fp16's {_FP16_MAX:.0f}: use "
-                    "`--precision bf16`, which has float32's range, or rescale the layer."
-                )
-
-
-def _converted(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
-    """The library's float16 conversion; it appends input casts at the end, so the nodes are sorted again."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values below fp16's least subnormal are rounded to it
-            half = convert_float_to_float16(_copy(model), keep_io_types=keep_io_types)
-    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"the model cannot be converted to half precision: {error}.") from error
-    wrapped = OnnxModel(half)
-    wrapped.topological_sort(is_deterministic=True)
-    result: onnx.ModelProto = wrapped.model
-    check_model(result)
-    return result
-
-
-def _to_bf16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
-    """The float16 conversion, every float16 retyped; weights come from the original, not through fp16."""
-    source = _at_opset(model, "bf16")
-    half = _converted(source, keep_io_types)
-    originals = {tensor.name: tensor for tensor in source.graph.initializer}
-    for tensor in half.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(_as_bf16(originals.get(tensor.name, tensor), tensor.name))
-    constants = {node.output[0]: node for node in source.graph.node if node.op_type == "Constant"}
-    for node in half.graph.node:
-        _retype_node(node, constants)
-    del half.graph.value_info[:]
-    for value in (*half.graph.input, *half.graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.BFLOAT16
-    check_model(half)
-    return half
-
-
-def _as_bf16(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    """float32 rounded to the nearest bfloat16, ties to even: the upper half of its bits."""
-    bits = numpy_helper.to_array(tensor).astype(np.float32).view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    rounded = np.where(np.isnan(bits.astype(np.uint32).view(np.float32)), np.uint16(0x7FC0), rounded)
-    return onnx.helper.make_tensor(name, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True)
-
-
-def _retype_node(node: onnx.NodeProto, constants: Mapping[str, onnx.NodeProto]) -> None:
-    for attribute in node.attribute:
-        if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
-            attribute.i = TensorProto.BFLOAT16
-        if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT16:
-            original = constants.get(node.output[0])
-            source = original.attribute[0].t if original is not None else attribute.t
-            attribute.t.CopyFrom(_as_bf16(source, attribute.t.name))
 
 
 def _at_opset(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
