@@ -16,7 +16,7 @@ from halpc.errors import OutputError, UsageError
 from halpc.ir.dims import leaves, spell
 from halpc.ir.groups import Coupling, Group, Member
 from halpc.ir.model import Model
-from passes.count import macs, params
+from passes.count import macs, params, remarks
 from passes.couple import couple
 from passes.coupling.enclosed import enclosed
 from passes.coupling.members import LAYERS, WEIGHTED, layer_name, produced_by, weights_of
@@ -43,7 +43,12 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A model's coupling in numbers and words."""
+    """A model's coupling in numbers and words.
+
+    Attributes:
+        whole: layers of which nothing may shrink, each with the reasons.
+        notes: what the MACs leave out, and what they take for granted.
+    """
 
     model: Model
     coupling: Coupling
@@ -51,6 +56,7 @@ class Inspection:
     whole: Mapping[str, str]
     total_macs: float
     total_params: float
+    notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -71,6 +77,7 @@ class Inspection:
                 for r in self.rows
             ],
             "whole_layers": dict(self.whole),
+            "notes": list(self.notes),
         }
 
 
@@ -96,7 +103,8 @@ def inspect(
     ]
     rows.sort(key=lambda row: (row.pin is not None, -row.macs))
     totals = macs_model.at({}), min(params_model.at({}), model.stored)
-    return Inspection(model, coupling, tuple(rows), _whole_layers(model, coupling) | enclosed(model.twin), *totals)
+    whole = _whole_layers(model, coupling) | enclosed(model.twin)
+    return Inspection(model, coupling, tuple(rows), whole, *totals, remarks(model.twin, coupling))
 
 
 def _is_window(member: Member) -> bool:

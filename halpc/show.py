@@ -229,6 +229,8 @@ def show_inspection(found: Inspection) -> None:
     OUT.print(table)
     for layer, reason in found.whole.items():
         _say(f"{layer} stays whole: {reason}")
+    for note in found.notes:
+        _say(note)
 
 
 def show_sweep(points: Sequence[Point], out: Path) -> None:

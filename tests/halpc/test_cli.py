@@ -260,6 +260,19 @@ def test_inspect_leaves_out_what_only_serves_shapes(tmp_path: Path, capsys: pyte
     assert sorted((g["size"], g["pin"] is None) for g in groups) == [(3, False), (5, False), (8, True)]
 
 
+def test_inspect_says_what_the_macs_leave_out(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = onnx.load(network)
+    next(node for node in proto.graph.node if node.op_type == "Relu").CopyFrom(
+        onnx.helper.make_node("Inverse", ["a"], ["r"], "odd", domain="com.microsoft")
+    )
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(proto, network)
+    assert main(["inspect", str(network)]) == 0
+    assert "MACs do not count com.microsoft::Inverse (1x)" in capsys.readouterr().out
+    assert main(["inspect", str(network), "--json"]) == 0
+    assert "Inverse" in json.loads(capsys.readouterr().out)["notes"][0]
+
+
 @pytest.mark.parametrize("suffix", ["graphml", "dot", "svg"])
 def test_the_coupling_can_be_drawn(network: Path, suffix: str) -> None:
     path = network.parent / f"graph.{suffix}"
