@@ -304,13 +304,17 @@ def _recover(job: Job) -> None:
         )
 
 
-def _verify(job: Job) -> None:
-    """What was read is what is in the file, and slim = masked, before recovery touches a weight."""
+def _check_reading(job: Job) -> None:
+    """What was read is what is in the file."""
     unread = verify_reading(job.model, job.options.values)
     if unread is not None:
         job.note(
             f"onnxruntime does not run the file as it is, so what was read of it is not compared with it: {unread}"
         )
+
+
+def _verify(job: Job) -> None:
+    """slim = masked, before recovery touches a weight."""
     real = [] if job.calibration is None else list(islice(job.calibration.batches(VERIFY_BATCH), 1))
     approximate = bool(job.coupling.renormalised)
     job.verification = verify(job.model, job.coupling, job.plan, job.slim, inputs=real, approximate=approximate)
@@ -394,6 +398,7 @@ def _engine(job: Job, folder: Path) -> None:
 INPUTS: Stages = (("open", _open), ("load", _load))
 # What depends on the model and the device only; a second budget starts behind it.
 LEARN: Stages = (
+    ("check", _check_reading),
     ("couple", _couple),
     ("score", _score),
     ("profile", _profile),

@@ -19,6 +19,14 @@ A message says where, what was expected, what was found, and what to do. The num
 
 from __future__ import annotations
 
+SAID = 300  # characters of what libraries say
+
+
+def shortened(said: str) -> str:
+    """What a library says, in one line of bearable length."""
+    line = " ".join(said.split())
+    return line if len(line) <= SAID else f"{line[:SAID]} …"
+
 
 class HalpcError(Exception):
     """Base of all errors that halpc raises on purpose; `exit_code` is what the command line returns."""

@@ -63,16 +63,16 @@ def couple(graph: gs.Graph, *, renormalise: bool = False, freeze: Iterable[str] 
 
 
 def _facts(op: Op) -> list[Fact]:
-    """What the operator's rule says, or a pin of everything for want of one."""
+    """What the operator's rule says, or a pin of everything for want of one, or where it does not take the operator."""
     function = rule_for(op.domain, op.type)
     label = f"{op.domain}::{op.type}" if op.domain else op.type
     if function is None:
         return _pinned(op, f"halpc has no rule for operator {label}")
     try:
         facts = list(function(op))
-    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
-        log.debug("%s (%s)", op.name, label, exc_info=error)
-        return _pinned(op, f"attributes and operands of {label} do not fit together: {error}")
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        log.warning("%s stays whole: its attributes and operands are none that halpc knows: %s", op.name, error)
+        return _pinned(op, f"attributes and operands of {label} are none that halpc knows: {error}")
     spoken = {leaf for fact in facts for dim in _dims(fact) for leaf in leaves(dim)}
     for operand in _operands(op):
         for axis in operand.axes:

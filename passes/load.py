@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
-from halpc.errors import ModelError
+from halpc.errors import ModelError, shortened
 from halpc.ir.model import Model
 from passes.loading.branches import inline_branches
 from passes.loading.counts import recounted
@@ -32,19 +32,18 @@ from passes.loading.literal import literalise, settle
 from passes.loading.origins import origins_of
 from passes.loading.recipes import recipes_of
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, static_shapes, tell, varied
-from passes.loading.spellings import respell
+from passes.loading.spellings import drop_absent, respell
 from passes.loading.stored import stored_entries
 from passes.loading.turned import turned
 from passes.loading.twin import twin_of
-from passes.loading.whole import check_operands, check_ports, check_sizes, check_text
-from passes.proto import bodies, check_model, every_node_of, fits
+from passes.loading.whole import check_operands, check_ports, check_sizes, settle_text
+from passes.proto import check_model, every_graph_of, every_node_of, fits
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
 
 OPSETS = range(7, 27)
 NEWEST_IR = 13
-SAID = 300  # characters of what the checker says
 
 
 def load(
@@ -81,6 +80,8 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
     weights = {t.name for t in proto.graph.initializer}
     weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
     proto = _inlined(proto)
+    check_operands(proto)
+    drop_absent(proto)
     set_inputs(proto, values)
     graph = _import(proto)
     static, dynamic = static_shapes(graph, given, batch)
@@ -132,7 +133,7 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file, or truncated; export or copy it again") from error
-    check_text(path, proto)
+    settle_text(path, proto)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX file, or truncated: it has no graph; export or copy it again")
     for what in ("node", "output"):
@@ -144,7 +145,6 @@ def read(path: Path) -> onnx.ModelProto:
     respell(proto)
     check_ports(path, proto)
     _check(path, proto)
-    check_operands(path, proto)
     return proto
 
 
@@ -217,8 +217,7 @@ def _check_weights(path: Path, proto: onnx.ModelProto) -> None:
 
 def _weights(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every dense tensor that the file holds, in bodies, functions and attributes too."""
-    outer = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    for graph in (proto.graph, *bodies(outer)):
+    for graph in every_graph_of(proto):
         yield from graph.initializer
     for attribute in (attribute for node in every_node_of(proto) for attribute in node.attribute):
         yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
@@ -236,8 +235,7 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
                 f"{path}: operator {foreign[1]} is none of ONNX's at the model's opset: what exported it had no"
                 " translation; export it with another opset or a newer exporter, or with that layer written otherwise"
             ) from error
-        said = said if len(said) <= SAID else f"{said[:SAID]} …"
-        raise ModelError(f"{path}: not a valid ONNX model: {said}; export it again") from error
+        raise ModelError(f"{path}: not a valid ONNX model: {shortened(said)}; export it again") from error
     except ValueError as error:
         raise ModelError(f"{path}: cannot be checked: {error}") from error
 

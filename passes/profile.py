@@ -167,7 +167,7 @@ def _designed(
         *ramps(coupling, ramped, grid, 0, levels),
         *without(coupling, vanishing, branchless, grid, 0, levels),
     ]
-    few = len({tuple(widths.items()) for widths in found}) < len(found)
+    few = len({tuple(sorted(widths.items())) for widths in found}) < len(found)
     return _designed(coupling, vanishing, networks, grid, 0) if levels and few else found
 
 

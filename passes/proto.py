@@ -163,6 +163,12 @@ def every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield from each.node
 
 
+def every_graph_of(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and every body, those in functions too."""
+    yield model.graph
+    yield from bodies([*model.graph.node, *(node for function in model.functions for node in function.node)])
+
+
 def every_node_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node: of the graph, of functions, of bodies in either."""
     yield from every_node(model.graph)
@@ -174,6 +180,18 @@ def nodes_of_functions(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     for function in model.functions:
         yield from function.node
         yield from (node for body in bodies(function.node) for node in body.node)
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names of the tensors that `node` reads, those captured by its subgraphs included."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {value.name for value in graph.input} | {value.name for value in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            names |= set().union(*(reads(inner) for inner in graph.node)) - own
+            names |= {value.name for value in graph.output} - own
+    return names
 
 
 def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:

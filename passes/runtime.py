@@ -17,7 +17,7 @@ from passes.casting.float8 import has_float8
 from passes.loading.widen import has_bfloat16, widened
 from passes.proto import fits, save_apart
 
-RUN_S = 300.0  # of one run of a network; what needs longer has a loop that does not end
+RUN_S = 1800.0  # of one run of a network, so that loops which do not end do
 
 
 def level_of(model: onnx.ModelProto, *, optimise: bool = True) -> ort.GraphOptimizationLevel:

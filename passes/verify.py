@@ -172,6 +172,7 @@ def verify_reading(model: Model, settings: Mapping[str, float]) -> str | None:
 
     Raises:
         VerificationError: it did not.
+        ModelError: there are no random inputs for it, or a run of it does not end.
     """
     kind = _coarsest(model)
     allowed = partial(_allowed, floor=FLOOR.get(kind, 2e-5))

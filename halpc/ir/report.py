@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from halpc.units import spell_amount, spell_latency, spell_over
 
 FORMAT, VERSION = "halpc.report", 1
 PRICED = {"latency": (1.0, "ms"), "macs": (1e6, "M MACs"), "params": (1e6, "M parameters"), "peak-memory": (1e6, "MB")}
-NONE = 1e-12  # of a resource, in its unit
+_NOTHING: Final = 1e-12  # of a resource, in its unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Report:
             predicted = self.budget[resource]["predicted"]
             share = predicted / self.budget[resource]["limit"]
             return f"predicted {spell_amount(resource, predicted)}, {share:.1%} of it, not measured"
-        if found < NONE:
+        if found < _NOTHING:
             return "met, there is none"
         used = found / self.budget[resource]["limit"]
         return f"met, {used:.1%} of it used" if used <= 1 else f"MISSED by {spell_over(used)}"

@@ -1,8 +1,8 @@
 """half: a float32 graph in float16 or bfloat16, with onnxruntime's converter.
 
-bfloat16 is the same conversion, its float16 retyped, weights rounded from the original and not through float16. What
-the converter does not know is told beforehand (operators that have no float16) or found afterwards (types that do not
-fit each other), and the model then refused: no graph leaves that no runtime takes.
+bfloat16 is the same conversion, its float16 retyped, weights rounded from the originals, as far as their names tell.
+What the converter does not know is told beforehand (operators that have no float16) or found afterwards (types that do
+not fit each other), and the model then refused: no graph leaves that no runtime takes.
 
 Source: ONNX operators and their type constraints; https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 """
@@ -10,17 +10,17 @@ Source: ONNX operators and their type constraints; https://onnxruntime.ai/docs/p
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import networkx as nx
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from halpc.errors import ModelError
-from passes.proto import bodies, check_model, every_node, fits
+from halpc.errors import ModelError, shortened
+from passes.proto import bodies, check_model, every_graph_of, every_node, every_node_of, fits, reads
 
 _MAX = float(np.finfo(np.float16).max)
 _FLOAT32_INSIDE = ("MeanVarianceNormalization",)  # what onnx defines it by adds float32 constants
@@ -36,14 +36,14 @@ def as_float16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
     Raises:
         ModelError: a weight is beyond float16's range, or the converter makes no valid graph of it.
     """
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            peak = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
-            if _MAX < peak < np.inf and peak < float(np.finfo(np.float32).max):
-                raise ModelError(
-                    f"'{tensor.name}' reaches {peak:.4g}, beyond fp16's {_MAX:.0f}: use "
-                    "`--precision bf16`, which has float32's range, or rescale the layer."
-                )
+    _as_tensors(model)
+    for name, tensor in _held(model):
+        peak = float(np.max(np.abs(numpy_helper.to_array(tensor)), initial=0.0))
+        if _MAX < peak < np.inf and peak < float(np.finfo(np.float32).max):
+            raise ModelError(
+                f"'{name}' reaches {peak:.4g}, beyond fp16's {_MAX:.0f}: use "
+                "`--precision bf16`, which has float32's range, or rescale the layer."
+            )
     sound = _fit_together(model)
     return _checked(_converted(model, keep_io_types, ("float16",)), "float16", sound)
 
@@ -57,11 +57,12 @@ def as_bfloat16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
     Raises:
         ModelError: the converter makes no valid graph of it.
     """
-    originals = _stored(model)
+    _as_tensors(model)
+    originals = _by_name(model)
     sound = _fit_together(model)
     _drop_regions(model)
     half = _converted(model, keep_io_types, ("float16", "bfloat16"))
-    for graph in (half.graph, *bodies(half.graph.node)):
+    for graph in every_graph_of(half):
         for tensor in graph.initializer:
             _retype(tensor, tensor.name, originals)
         for node in graph.node:
@@ -75,6 +76,15 @@ def as_bfloat16(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
                 value.type.tensor_type.elem_type = TensorProto.BFLOAT16
         del graph.value_info[:]
     return _checked(half, "bfloat16", sound)
+
+
+def _as_tensors(model: onnx.ModelProto) -> None:
+    """Constants that are written as numbers as what the converter knows, in place."""
+    for node in every_node_of(model):
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name in ("value_float", "value_floats"):
+                values = np.array(helper.get_attribute_value(attribute), np.float32)
+                attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(values)))
 
 
 def _drop_regions(model: onnx.ModelProto) -> None:
@@ -97,7 +107,12 @@ def _converted(model: onnx.ModelProto, keep_io_types: bool, kinds: Sequence[str]
             warnings.simplefilter("ignore")  # values below fp16's least subnormal are rounded to it
             blocked = list(_lacking(model, kinds))
             half = convert_float_to_float16(model, keep_io_types=keep_io_types, node_block_list=blocked)
-    except (AssertionError, ValueError, RuntimeError, shape_inference.InferenceError) as error:
+    except AssertionError as error:  # all that the converter asserts
+        raise ModelError(
+            "the model cannot be converted to half precision: weights in its bodies (If, Loop, Scan) have one name;"
+            " export it with names of their own"
+        ) from error
+    except (ValueError, RuntimeError, shape_inference.InferenceError) as error:
         raise ModelError(f"the model cannot be converted to half precision: {error}.") from error
     _sort(half.graph)
     return half
@@ -128,9 +143,7 @@ def _sort(graph: onnx.GraphProto) -> None:
     order = nx.DiGraph()
     order.add_nodes_from(range(len(graph.node)))
     for i, node in enumerate(graph.node):
-        inside = (inner for body in bodies([node]) for inner in body.node)
-        read = {name for each in (node, *inside) for name in each.input if name in maker}
-        order.add_edges_from((maker[name], i) for name in read if maker[name] != i)
+        order.add_edges_from((maker[name], i) for name in reads(node) & maker.keys())
     nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString())
              for i in nx.lexicographical_topological_sort(order)]  # fmt: skip
     del graph.node[:]
@@ -144,8 +157,11 @@ def _checked(half: onnx.ModelProto, what: str, sound: bool) -> onnx.ModelProto:
         if sound and fits(half):
             shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        said = " ".join(str(error).partition("==> Context")[0].split())
-        raise ModelError(f"the model cannot be converted to {what}, the result is not valid: {said}") from error
+        said = shortened(str(error).partition("==> Context")[0])
+        inside = "; operators in bodies (If, Loop, Scan) that have no such type are beyond it" if _bodies(half) else ""
+        raise ModelError(
+            f"the model cannot be made {what}: onnxruntime's converter makes no valid graph of it{inside}: {said}"
+        ) from error
     return half
 
 
@@ -159,28 +175,37 @@ def _fit_together(model: onnx.ModelProto) -> bool:
     return True
 
 
-def _stored(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """float32 weights and constants by name, those in bodies too, but for names that stand for several."""
-    found: dict[str, NDArray[np.float32]] = {}
-    several: set[str] = set()
-    for graph in (model.graph, *bodies(model.graph.node)):
+def _bodies(model: onnx.ModelProto) -> bool:
+    return any(True for _ in bodies(model.graph.node))
+
+
+def _held(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """float32 weights and constants, those in bodies too, each with its name."""
+    for graph in every_graph_of(model):
         held = [(tensor.name, tensor) for tensor in graph.initializer]
         held += [(node.output[0], a.t) for node in graph.node for a in node.attribute if a.HasField("t")]
-        for name, tensor in held:
-            if tensor.data_type == TensorProto.FLOAT:
-                several |= {name} & found.keys()
-                found[name] = numpy_helper.to_array(tensor)
+        yield from ((name, tensor) for name, tensor in held if tensor.data_type == TensorProto.FLOAT)
+
+
+def _by_name(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """What `_held` gives, but for names that stand for several."""
+    several: set[str] = set()
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, tensor in _held(model):
+        several |= {name} & found.keys()
+        found[name] = numpy_helper.to_array(tensor)
     return {name: values for name, values in found.items() if name not in several}
 
 
-def _retype(tensor: onnx.TensorProto, name: str, originals: dict[str, NDArray[np.float32]]) -> None:
-    """float32 rounded to the nearest bfloat16, ties to even: the upper half of its bits."""
+def _retype(tensor: onnx.TensorProto, name: str, originals: Mapping[str, NDArray[np.float32]]) -> None:
+    """A float16 tensor as bfloat16, in place, from the float32 original where there is one of this name.
+
+    Rounded to the nearest, ties to even: bfloat16 is the upper half of float32's bits.
+    """
     if tensor.data_type != TensorProto.FLOAT16:
         return
-    values = originals.get(name, numpy_helper.to_array(tensor)).astype(np.float32)
+    values = originals[name] if name in originals else numpy_helper.to_array(tensor).astype(np.float32)
     bits = values.view(np.uint32).astype(np.uint64)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     rounded = np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
-    tensor.CopyFrom(
-        onnx.helper.make_tensor(tensor.name, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True)
-    )
+    tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.BFLOAT16, tensor.dims, rounded.tobytes(), raw=True))

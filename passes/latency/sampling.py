@@ -1,7 +1,8 @@
 """sampling: at which widths a kernel is measured, in rounds, each of which looks at what the one before found.
 
 First the lines through the centre on a coarse grid, one whole period of a possible staircase and the corners of the
-box; then, along the lines, wherever two neighbours differ by more than the noise, the width between them.
+box; then, along the lines, wherever two neighbours differ by more than the noise, the width between them. Where samples
+are built, first quarters of all widths and the ends of a period, in which the second step finds the staircase.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ class Box:
         sizes: widest width per axis.
         grids: per axis, widths are multiples of this, but for `ends`.
         ends: per axis, the full widths of the kernels that share the signature.
-        built: every sample is a part of an engine to build: the first round is at `LEVELS` parts of every axis, as
-            whole networks are, so that their layers have been timed by the builder.
+        built: the kernels' widths, where every sample is a part of an engine to build, else none. The first round is
+            at `LEVELS` parts of these, as whole networks are, so that the builder has timed their layers then.
     """
 
     sizes: tuple[int, ...]
     grids: tuple[int, ...]
     ends: tuple[tuple[int, ...], ...]
-    built: bool = False
+    built: tuple[Point, ...] = ()
 
     @property
     def centre(self) -> Point:
         """Where the lines cross: about half of each axis, on a period where it is longer than that."""
         if self.built:
-            return tuple(self._levels(axis)[LEVELS // 2 - 1] for axis in range(len(self.sizes)))
+            return tuple(widths[LEVELS // 2 - 1] for widths in self._levels(self.sizes))
         grids = (PERIOD if size > DENSE else grid for size, grid in zip(self.sizes, self.grids, strict=True))
         return tuple(_snap(size / 2, grid, size) for size, grid in zip(self.sizes, grids, strict=True))
 
@@ -55,15 +56,19 @@ class Box:
         return list(dict.fromkeys([self.centre, *lines, *(corners if len(self.sizes) > 1 else ())]))
 
     def _lattice(self) -> list[Point]:
-        levels = [sorted({*self._levels(axis), *self.ends[axis]}) for axis in range(len(self.sizes))]
-        inside = itertools.product(*levels) if len(levels) <= _MESHED else ()
-        lines = [self._on_line(axis, width) for axis, widths in enumerate(levels) for width in widths]
-        least = [self._on_line(axis, min(self.grids[axis], size)) for axis, size in enumerate(self.sizes)]
-        return list(dict.fromkeys([self.centre, *lines, *least, *inside]))
+        """All combinations of each kernel's levels, and along the lines what a staircase is found from."""
+        meshes = [itertools.product(*self._levels(own)) for own in self.built if len(own) <= _MESHED]
+        lines = [self._on_line(axis, width) for axis, widths in enumerate(self._levels(self.sizes)) for width in widths]
+        for axis, size in enumerate(self.sizes):
+            needed = (min(self.grids[axis], size), *self.ends[axis], *((PERIOD, DENSE) if size > DENSE else ()))
+            lines += [self._on_line(axis, width) for width in needed]
+        return list(dict.fromkeys([self.centre, *lines, *itertools.chain(*meshes)]))
 
-    def _levels(self, axis: int) -> list[int]:
-        size = self.sizes[axis]
-        return [_snap(size * part / LEVELS, self.grids[axis], size) for part in range(1, LEVELS + 1)]
+    def _levels(self, sizes: Point) -> list[list[int]]:
+        return [
+            [_snap(size * part / LEVELS, grid, size) for part in range(1, LEVELS + 1)]
+            for size, grid in zip(sizes, self.grids, strict=True)
+        ]
 
     def _on_line(self, axis: int, width: int) -> Point:
         return (*self.centre[:axis], width, *self.centre[axis + 1 :])
@@ -138,4 +143,5 @@ def box_of(sizes: Sequence[Sequence[int]], grids: Sequence[int], *, built: bool 
         built: every sample is a part of an engine to build.
     """
     axes = list(zip(*sizes, strict=True))
-    return Box(tuple(map(max, axes)), tuple(grids), tuple(tuple(sorted(set(axis))) for axis in axes), built)
+    own = tuple(dict.fromkeys(map(tuple, sizes))) if built else ()
+    return Box(tuple(map(max, axes)), tuple(grids), tuple(tuple(sorted(set(axis))) for axis in axes), own)

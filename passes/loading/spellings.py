@@ -54,6 +54,13 @@ def write_out_functions(proto: onnx.ModelProto) -> None:
     _dense_constants(nodes_of_functions(proto))
 
 
+def drop_absent(proto: onnx.ModelProto) -> None:
+    """Absent operands at the end are not written: onnxruntime 1.32's optimiser crashes at some of them."""
+    for node in every_node_of(proto):
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+
+
 def _dense(graph: onnx.GraphProto) -> None:
     for sparse in graph.sparse_initializer:
         name = sparse.values.name

@@ -47,30 +47,33 @@ def check_ports(path: Path, proto: onnx.ModelProto) -> None:
                 )
 
 
-def check_operands(path: Path, proto: onnx.ModelProto) -> None:
-    """That no operator lacks an operand which it has to have: onnxruntime crashes at some of them.
+def check_operands(proto: onnx.ModelProto) -> None:
+    """That no operator, functions being inlined, lacks an operand which it has to have: onnxruntime may crash there.
 
     Raises:
         ModelError: naming the first that does.
     """
     versions = {each.domain: each.version for each in proto.opset_import}
     for node in every_node(proto.graph):
-        if all(node.input) or not onnx.defs.has(node.op_type, node.domain):
+        if all(node.input):
             continue
-        formal = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain).inputs
+        try:
+            formal = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain).inputs
+        except onnx.defs.SchemaError:  # onnxruntime's own
+            continue
         for i, name in enumerate(node.input):
             if not name and formal[min(i, len(formal) - 1)].option != OPTIONAL:
                 raise ModelError(
-                    f"{path}: operand {i} of node {node.name or node.output[0]} ({node.op_type}) is missing, expected a"
+                    f"operand {i} of node {node.name or node.output[0]} ({node.op_type}) is missing, expected a"
                     " tensor; export it again"
                 )
 
 
-def check_text(path: Path, proto: onnx.ModelProto) -> None:
-    """That every name is text.
+def settle_text(path: Path, proto: onnx.ModelProto) -> None:
+    """That every name is text; descriptions that are none are dropped, in place.
 
     Raises:
-        ModelError: one is not.
+        ModelError: a name is none.
     """
     try:
         wrong = next(_undecoded(proto), None)
@@ -82,16 +85,26 @@ def check_text(path: Path, proto: onnx.ModelProto) -> None:
 
 def _undecoded(message: Message) -> Iterator[bytes]:
     """Names that are no text: protobuf leaves them as bytes."""
-    if isinstance(message, onnx.TensorProto):  # the only text in it, beside all its entries
+    if isinstance(message, onnx.TensorProto):  # not all its entries
         yield from [message.name] if isinstance(message.name, bytes) else []
+        for entry in message.external_data:
+            yield from _undecoded(entry)
         return
     for field, value in message.ListFields():
         several = [value] if isinstance(value, Message | str | bytes) else value
-        if field.message_type is not None:
+        if field.name == "metadata_props":
+            described = [each for each in several if next(_undecoded(each), None) is None]
+            del several[:]
+            several.extend(described)
+        elif field.message_type is not None:
             for each in several:
                 yield from _undecoded(each)
         elif field.type == field.TYPE_STRING:
-            yield from (each for each in several if isinstance(each, bytes))
+            wrong = [each for each in several if isinstance(each, bytes)]
+            if field.name != "doc_string":
+                yield from wrong
+            elif wrong:
+                message.ClearField("doc_string")
 
 
 def check_sizes(tensors: Mapping[str, Known], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from passes.proto import reads
 from passes.recovery.grids import Grid, grids_of
-from passes.recovery.segments import reads
 
 Array = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from passes.casting.float8 import FLOAT8
-from passes.recovery.segments import reads
+from passes.proto import reads
 
 Array = NDArray[np.float64]
 INTEGERS = frozenset({"int8", "uint8", "int16", "uint16", "int32"})

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from passes.proto import reads
 from passes.recovery.constants import Constants
 from passes.recovery.layers import Keep, Layer, Scaled, make_layer
-from passes.recovery.segments import reads
 from passes.recovery.shared import levels, obstacle, together
 from passes.recovery.targets import Target, changed_tensors, own_target, sum_target, tensor_shapes, with_activation
 

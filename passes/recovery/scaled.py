@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from passes.recovery.segments import reads
+from passes.proto import reads
 
 
 @dataclass(frozen=True, slots=True)

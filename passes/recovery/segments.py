@@ -21,6 +21,7 @@ from onnx import helper
 
 from halpc.errors import BackendError
 from passes.inputs import Arrays
+from passes.proto import reads
 from passes.runtime import level_of
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
@@ -58,18 +59,6 @@ def run_session(session: ort.InferenceSession, feeds: Mapping[str, NDArray[Any]]
     except Exception as error:  # onnxruntime's exceptions share no base class but this
         raise BackendError(f"onnxruntime cannot run the model on these inputs: {error}") from error
     return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Names of the tensors that `node` reads, those captured by its subgraphs included."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            own = {value.name for value in graph.input} | {value.name for value in graph.initializer}
-            own |= {name for inner in graph.node for name in inner.output}
-            names |= set().union(*(reads(inner) for inner in graph.node)) - own
-            names |= {value.name for value in graph.output} - own
-    return names
 
 
 @dataclass(slots=True)

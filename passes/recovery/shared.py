@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 
+from passes.proto import reads
 from passes.recovery.constants import Constants
 from passes.recovery.layers import Layer
-from passes.recovery.segments import reads
 
 
 def together(layers: Sequence[Layer], constants: Constants) -> dict[str, list[Layer]]:

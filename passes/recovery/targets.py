@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from passes.proto import reads
 from passes.recovery.constants import Constants
 from passes.recovery.layers import Layer
-from passes.recovery.segments import Tensors, reads
+from passes.recovery.segments import Tensors
 
 SUMS = frozenset({"Add", "Sum"})
 

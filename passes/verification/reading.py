@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from halpc.errors import VerificationError
+from halpc.errors import ModelError, VerificationError, shortened
 from halpc.ir.model import Model
 from passes.feeds import random_feeds
 from passes.loading.spellings import write_out_functions
@@ -23,8 +23,6 @@ from passes.proto import bodies, proto_of
 from passes.runtime import run_within, session_of
 from passes.verification.noise import differences, nudge_weights, nudged
 from passes.verification.selecting import cuts_of, expose, selects
-
-SAID = 200  # characters of what onnxruntime says of a file
 
 _DRAWS = (
     "RandomNormal",
@@ -53,6 +51,7 @@ def check_reading(
 
     Raises:
         VerificationError: they differ by more than the network's noise.
+        ModelError: there are no random inputs for it, or a run of it does not end.
     """
     ours = proto_of(model.graph, model.header)
     file = onnx.load(str(model.path))
@@ -61,9 +60,10 @@ def check_reading(
     names = [name for name in told if name in known]
     try:
         theirs, feeds = _values(file, names, model, settings)
+    except ModelError as error:  # no inputs can be made for it, or it does not end
+        raise ModelError(f"{model.path}: {error}") from error
     except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
-        said = str(error).splitlines()[0]
-        return said if len(said) <= SAID else f"{said[:SAID]} …"
+        return shortened(str(error).splitlines()[0])
     del file
     expose(ours, names)
     try:

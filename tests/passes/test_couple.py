@@ -383,4 +383,4 @@ def test_an_operator_whose_attributes_do_not_fit_stays_whole(tmp_path: Path) -> 
     assert not it.pin("w", 0)
     next(node for node in it.model.twin.nodes if node.op == "Transpose").attrs["perm"] = [0, 1, 9, 2]
     wrong = replace(it, coupling=couple(it.model.twin))
-    assert "attributes and operands of Transpose do not fit together" in wrong.pin("w", 0)
+    assert "attributes and operands of Transpose are none that halpc knows" in wrong.pin("w", 0)

@@ -59,16 +59,49 @@ def test_bodies_have_the_precision_too(precision: str, inside: bool) -> None:
     assert kinds == {TensorProto.FLOAT16 if precision == "fp16" else TensorProto.BFLOAT16}
 
 
-@pytest.mark.parametrize(("nodes", "kept"), [
-    ("c = Conv (x, w)  s = Celu (c)  y = Relu (s)", {"fp16": "Celu", "bf16": "Celu"}),
-    ("c = Conv (x, w)  s = Shrink <lambd = 0.1> (c)  y = Relu (s)", {"fp16": "", "bf16": "Shrink"}),
-    ("c = Conv (x, w)  y = MeanVarianceNormalization (c)", {"fp16": "MeanVarianceNormalization"}),
+@pytest.mark.parametrize(("op", "attributes", "kept"), [
+    ("Celu", "", {"fp16", "bf16"}), ("Shrink", "<lambd = 0.1>", {"bf16"}), ("MeanVarianceNormalization", "", {*NEAR}),
 ])  # fmt: skip
 @pytest.mark.parametrize("precision", NEAR)
-def test_operators_that_lack_the_type_stay_float32(nodes: str, kept: dict[str, str], precision: str) -> None:
-    after = near(net(nodes), precision, {"x": X})
-    casts = [node for node in after.graph.node if node.op_type == "Cast"]
-    assert (len(casts) > 2) == bool(kept.get(precision, "its inner type"))
+def test_operators_that_lack_the_type_stay_float32(op: str, attributes: str, kept: set[str], precision: str) -> None:
+    after = near(net(f"c = Conv (x, w)  s = {op} {attributes} (c)  y = Relu (s)"), precision, {"x": X})
+    node = next(node for node in after.graph.node if node.op_type == op)
+    casts = {node.output[0]: node.attribute[0].i for node in after.graph.node if node.op_type == "Cast"}
+    assert (casts.get(node.input[0]) == TensorProto.FLOAT) == (precision in kept)
+    relu = next(node for node in after.graph.node if node.op_type == "Relu")
+    assert (relu.input[0] in casts) == (precision in kept)
+
+
+def test_a_body_may_make_what_is_called_as_something_outside() -> None:
+    text = BRANCHES.replace("p = Conv (a, w)", "s = Conv (a, w)  p = Relu (s)").replace(
+        "y = Relu (c)", "s = Neg (c)  y = Relu (s)"
+    )
+    near(model(text, WEIGHTS), "fp16", {"x": X, "flag": np.array(True)})
+
+
+@pytest.mark.parametrize("where", ["body", "constant"])
+def test_weights_beyond_float16_are_refused_wherever_they_are(where: str) -> None:
+    before = model(BRANCHES, WEIGHTS)
+    large = numpy_helper.from_array(np.full((4, 3, 1, 1), 1e6, np.float32), "w")
+    del before.graph.initializer[1 if before.graph.initializer[1].name == "w" else 0]
+    if where == "body":
+        next(bodies(before.graph.node)).initializer.append(large)
+    else:
+        before.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=large))
+    with pytest.raises(ModelError, match="'w' reaches 1e"):
+        cast(before, "fp16")
+    cast(before, "bf16")
+
+
+def test_what_the_converter_cannot_do_in_bodies_is_refused_with_the_reason() -> None:
+    twice = model(BRANCHES.replace("(a, v)", "(a, w)"), {})
+    for body in bodies(twice.graph.node):
+        body.initializer.append(numpy_helper.from_array(WEIGHTS["w"], "w"))
+    with pytest.raises(ModelError, match=r"weights in its bodies \(If, Loop, Scan\) have one name"):
+        cast(twice, "fp16")
+    kept = model(BRANCHES.replace("p = Conv (a, w)", "s = Conv (a, w)  p = Celu (s)"), WEIGHTS)
+    with pytest.raises(ModelError, match=r"operators in bodies \(If, Loop, Scan\) that have no such type"):
+        cast(kept, "fp16")
 
 
 def test_a_region_that_resize_does_not_read_is_no_bfloat16() -> None:
@@ -93,5 +126,5 @@ def test_what_no_runtime_would_take_is_refused() -> None:
             "type", helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
         )
     )
-    with pytest.raises(ModelError, match="the result is not valid"):
+    with pytest.raises(ModelError, match="onnxruntime's converter makes no valid graph of it"):
         cast(before, "fp16")

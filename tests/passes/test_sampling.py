@@ -8,6 +8,7 @@ import pytest
 
 from passes.couple import couple
 from passes.latency.calibrate import mixes, ramps
+from passes.latency.interpolate import line
 from passes.latency.sampling import LEVELS, Box, box_of, rounds
 from passes.load import load
 from tests.small import saved
@@ -67,21 +68,28 @@ def test_a_box_covers_all_kernels_of_a_signature() -> None:
 
 
 def test_what_is_built_is_measured_at_the_levels_of_whole_networks(tmp_path: Path) -> None:
-    """So that the builder has timed the networks' layers before."""
+    """So that the builder has timed the networks' layers before; each kernel of a signature has levels of its own."""
     path = saved(tmp_path)
     coupling = couple(load(path).twin)
     sizes = {name: group.size for name, group in coupling.free().items()}
     wide, narrow = sorted(sizes, key=sizes.__getitem__, reverse=True)
-    box = box_of([(sizes[narrow], sizes[wide])], (4, 4), built=True)
-    networks = [*mixes(coupling, 17, 4, 0, LEVELS), *ramps(coupling, 3, 4, 0, LEVELS)]
-    assert {(widths[narrow], widths[wide]) for widths in networks} <= {*box.first()}
-    assert len(box.first()) == LEVELS**2 + 1
+    box = box_of([(sizes[narrow], sizes[wide]), (sizes[wide], sizes[narrow])], (4, 4), built=True)
+    for widths in (*mixes(coupling, 17, 4, 0, LEVELS), *ramps(coupling, 3, 4, 0, LEVELS)):
+        assert {(widths[narrow], widths[wide]), (widths[wide], widths[narrow])} <= {*box.first()}
+    assert (sizes[wide], sizes[wide] * 3 // 4) not in box.first()
 
 
-def test_what_is_built_is_refined_where_it_steps() -> None:
-    box = box_of([(256,)], (8,), built=True)
-    assert box.first() == [(128,), (64,), (192,), (256,), (8,)]
-    samples = {w: -(-w[0] // 32) * 1.0 for w in box.first()}
+@pytest.mark.parametrize("size", [192, 256, 384, 512])
+@pytest.mark.parametrize("step", [32, 64])
+def test_what_is_built_is_refined_where_it_steps(size: int, step: int) -> None:
+    def cost(width: int) -> float:
+        return -(-width // step) * 1.0
+
+    box = box_of([(size,)], (8,), built=True)
+    samples = {w: cost(*w) for w in box.first()}
     for _ in rounds():
-        samples.update({w: -(-w[0] // 32) * 1.0 for w in box.finer(samples)})
-    assert {(96,), (40,), (48,)} <= samples.keys()
+        samples.update({w: cost(*w) for w in box.finer(samples)})
+    curve = line({w: ms for (w,), ms in samples.items()}, size)
+    widths = range(8, size + 1, 8)
+    assert max(abs(curve[w] / cost(w) - 1) for w in widths) < 0.01
+    assert len(samples) < len(widths) / 2 + 8
