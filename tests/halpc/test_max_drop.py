@@ -110,6 +110,7 @@ def test_shares_onwards_end_below_the_whole_model() -> None:
     assert list(halpc.sweep._onwards(0.9)) == pytest.approx([0.9, 0.92, 0.96, 0.98])
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(labelled: tuple[Path, Path], tmp_path: Path) -> None:
     path, data = labelled
     given = ["--max-drop", "30%", "--evaluate", str(data), "--profiler", "onnxruntime", "--dry-run", "-q"]

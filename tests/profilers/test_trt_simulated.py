@@ -180,6 +180,7 @@ def compiled(
     return report
 
 
+@pytest.mark.slow
 def test_a_model_that_came_as_float16_gets_an_engine_without_being_asked_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +208,7 @@ def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
     assert expected(engine) <= 0.7 * expected(cast_for_timing(whole, precision))
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_was_measured_or_is_measured_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
