@@ -70,15 +70,25 @@ def _facts(op: Op) -> list[Fact]:
         return _pinned(op, f"halpc has no rule for operator {label}")
     try:
         facts = list(function(op))
+        _check(facts)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         log.warning("%s stays whole: its attributes and operands are none that halpc knows: %s", op.name, error)
         return _pinned(op, f"attributes and operands of {label} are none that halpc knows: {error}")
-    spoken = {leaf for fact in facts for dim in _dims(fact) for leaf in leaves(dim)}
+    spoken = _leaves(facts)
     for operand in _operands(op):
         for axis in operand.axes:
             if axis.size != 1 and axis not in spoken:
                 facts.append(Pin(axis, f"{label} does not say what happens to axis {axis.index} of {operand.name}"))
     return facts
+
+
+def _leaves(facts: Iterable[Fact]) -> set[Leaf]:
+    return {leaf for fact in facts for dim in _dims(fact) for leaf in leaves(dim)}
+
+
+def _check(facts: Iterable[Fact]) -> None:
+    if any(leaf.size < 0 for leaf in _leaves(facts)):
+        raise ValueError("an axis comes out with less than nothing")
 
 
 def _pinned(op: Op, reason: str) -> list[Fact]:

@@ -48,13 +48,21 @@ def check_ports(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def check_operands(proto: onnx.ModelProto) -> None:
-    """That no operator, functions being inlined, lacks an operand which it has to have: onnxruntime may crash there.
+    """That no operator, functions being inlined, lacks an operand which it has to have, and what Split has to give.
+
+    onnx or onnxruntime may crash there.
 
     Raises:
         ModelError: naming the first that does.
     """
     versions = {each.domain: each.version for each in proto.opset_import}
     for node in every_node(proto.graph):
+        parts = next((a.i for a in node.attribute if a.name == "num_outputs"), len(node.output))
+        if node.op_type == "Split" and parts != len(node.output):
+            raise ModelError(
+                f"node {node.name or node.output[0]} (Split) has {len(node.output)} outputs, and num_outputs is"
+                f" {parts}; export it again"
+            )
         if all(node.input):
             continue
         try:

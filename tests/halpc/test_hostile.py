@@ -89,6 +89,14 @@ def lacking() -> onnx.ModelProto:
     return proto
 
 
+def split_once_more() -> onnx.ModelProto:
+    proto = two_layers()
+    proto.graph.node[-1].output[0] = "c"
+    proto.graph.node.append(helper.make_node("Split", ["c"], ["y", "y2", "y3"], "s", axis=1, num_outputs=2))
+    proto.opset_import[0].version = 18
+    return proto
+
+
 def wrongly_spelt() -> onnx.ModelProto:
     proto = two_layers()
     proto.graph.node[-1].output[0] = "c"
@@ -192,6 +200,7 @@ MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "an input without a shape": (shapeless, ("input x has no shape",)),
     "symbolic channels": (symbolic, ("does not run", "--shape")),
     "a missing operand": (lacking, ("operand 1 of node s (Einsum) is missing",)),
+    "more results than there are": (split_once_more, ("node s (Split) has 3 outputs, and num_outputs is 2",)),
     "an attribute that is no text": (wrongly_spelt, (r"attribute b'\xff' is no text",)),
     "unknown type": (
         lambda: two_layers(first=onnx.TensorProto(name="w", data_type=77, dims=[4, 8], raw_data=b"1")),
