@@ -29,7 +29,7 @@ from passes.feeds import random_feeds
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import check_model, fits, proto_of
 from passes.runtime import run_within, session_of
-from passes.verification.noise import differences, nudge_weights, nudged
+from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible
@@ -136,7 +136,8 @@ def verify(
     # an approximate model's drift is a figure for people: it keeps its own choices
     runs, cuts = _reference(original, names, model, () if approximate else cuts_of(original), seeds, inputs)
     cuts = [cut for cut in cuts if all(_maps(cut.tensor, run.held[cut.tensor], coupling, plan) for run in runs)]
-    noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
+    with running_again(model.path):
+        noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
     del original  # two models above 2 GB need not be in memory together
     floor = FLOOR.get(_coarsest(model), 2e-5)
     allowed = [_allowed(each, floor) for each in noise]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,28 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from halpc.errors import HalpcError, ModelError, shortened
+
 # linear operators: elsewhere a constant may be a size, a threshold or an exponent, which no rounding moves
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm")
+
+
+@contextlib.contextmanager
+def running_again(path: Path) -> Iterator[None]:
+    """Around what runs a model of the file `path` that ran before, on numbers that have moved.
+
+    Raises:
+        ModelError: onnxruntime does not run it then.
+    """
+    try:
+        yield
+    except HalpcError:
+        raise
+    except Exception as error:  # onnxruntime raises its own untyped family
+        raise ModelError(
+            f"{path}: onnxruntime runs it, but not once its inputs and weights have moved by their last place:"
+            f" {shortened(str(error).splitlines()[0])}"
+        ) from error
 
 
 def nudged(feeds: Mapping[str, NDArray[Any]], seed: int, nudge: float) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ from passes.feeds import random_feeds
 from passes.loading.spellings import write_out_functions
 from passes.proto import bodies, proto_of
 from passes.runtime import run_within, session_of
-from passes.verification.noise import differences, nudge_weights, nudged
+from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.selecting import cuts_of, expose, selects
 
 _DRAWS = (
@@ -77,7 +77,8 @@ def check_reading(
     if max(found, default=0.0) <= allowed(0.0):
         return None
     nudge_weights(ours.graph)
-    moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
+    with running_again(model.path):
+        moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
     for name, off, noise in zip(names, found, moved, strict=True):
         if off > allowed(noise) and told[name]:
             raise VerificationError(

@@ -10,10 +10,11 @@ import onnx_graphsurgeon as gs
 import pytest
 
 from halpc.cli import main
-from halpc.errors import VerificationError
+from halpc.errors import ModelError, VerificationError
 from halpc.ir.model import Model
 from passes import load as loading
 from passes.load import load
+from passes.verification.noise import running_again
 from passes.verify import verify_reading
 from passes.weights import array_of, put
 from tests.small import RESIDUAL, model, saved
@@ -97,3 +98,11 @@ class _Holder:
 
     def __init__(self, graph: gs.Graph) -> None:
         self.graph = graph
+
+
+def test_a_model_that_runs_once_only_is_refused_with_what_onnxruntime_says() -> None:
+    said = r"net.onnx: onnxruntime runs it, but not once .* moved .*: no room$"
+    with pytest.raises(ModelError, match=said), running_again(Path("net.onnx")):
+        raise RuntimeError("no room\nfor this")
+    with pytest.raises(VerificationError, match="off"), running_again(Path("net.onnx")):
+        raise VerificationError("off")
