@@ -43,6 +43,7 @@ from onnxruntime.quantization import (
 from halpc.errors import CalibrationError, ModelError, UsageError
 from passes.casting.float8 import as_float8, has_float8
 from passes.casting.half import as_bfloat16, as_float16
+from passes.proto import opset_of
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 def _at_opset(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """`model`, converted upwards where its operator set does not know the precision's types."""
     needed = _OPSET[precision]
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), needed)
+    version = opset_of(model, needed)
     if version >= needed:
         return _copy(model)
     try:

@@ -77,13 +77,18 @@ def fits(proto: onnx.ModelProto) -> bool:
     return sum(_bytes_of(tensor) for tensor in proto.graph.initializer) < LIMIT
 
 
+def opset_of(model: onnx.ModelProto, absent: int) -> int:
+    """The version of the standard operator set that the model imports, or `absent`."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), absent)
+
+
 def check_model(proto: onnx.ModelProto, *, full_check: bool = False) -> None:
     """onnx's checker; of nodes that only onnxruntime has in the standard domain it sees that they are in another.
 
     Raises:
         onnx.checker.ValidationError: what it says.
     """
-    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), NEVER)
+    opset = opset_of(proto, NEVER)
     nodes = (node for node in every_node(proto.graph) if node.domain in ("", "ai.onnx"))
     foreign = [(node, node.domain) for node in nodes if opset < FOREIGN.get(node.op_type, 0)]
     if foreign:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from halpc.errors import ModelError, shortened
-from passes.proto import bodies, check_model, every_graph_of, every_node, every_node_of, fits, reads
+from passes.proto import bodies, check_model, every_graph_of, every_node, every_node_of, fits, opset_of, reads
 
 _MAX = float(np.finfo(np.float16).max)
 _FLOAT32_INSIDE = ("MeanVarianceNormalization",)  # what onnx defines it by adds float32 constants
@@ -120,7 +120,7 @@ def _converted(model: onnx.ModelProto, keep_io_types: bool, kinds: Sequence[str]
 
 def _lacking(model: onnx.ModelProto, kinds: Sequence[str]) -> Iterator[str]:
     """Nodes whose operator takes float32 and not all of these types; those without a name get one."""
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    opset = opset_of(model, 1)
     for node in every_node(model.graph):
         if not node.domain and (node.op_type in _FLOAT32_INSIDE or _lacks(node.op_type, opset, kinds)):
             node.name = node.name or f"{node.op_type} {node.output[0]}"
@@ -133,8 +133,8 @@ def _lacks(op: str, opset: int, kinds: Sequence[str]) -> bool:
     except onnx.defs.SchemaError:
         return False
     constraints = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
-    allowed = [constraints.get(formal.type_str, ()) for formal in schema.inputs[:1]]
-    return any("tensor(float)" in each and not all(f"tensor({kind})" in each for kind in kinds) for each in allowed)
+    allowed = constraints.get(schema.inputs[0].type_str, ()) if schema.inputs else ()
+    return "tensor(float)" in allowed and not all(f"tensor({kind})" in allowed for kind in kinds)
 
 
 def _sort(graph: onnx.GraphProto) -> None:
@@ -154,11 +154,12 @@ def _checked(half: onnx.ModelProto, what: str, sound: bool) -> onnx.ModelProto:
     """The model, whose types fit each other where they did before."""
     try:
         check_model(half)
-        if sound and fits(half):
-            shape_inference.infer_shapes(half, check_type=True, strict_mode=True)
+        if sound:
+            _infer(half)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         said = shortened(str(error).partition("==> Context")[0])
-        inside = "; operators in bodies (If, Loop, Scan) that have no such type are beyond it" if _bodies(half) else ""
+        nested = next(bodies(half.graph.node), None) is not None
+        inside = "; operators in bodies (If, Loop, Scan) that have no such type are beyond it" if nested else ""
         raise ModelError(
             f"the model cannot be made {what}: onnxruntime's converter makes no valid graph of it{inside}: {said}"
         ) from error
@@ -168,15 +169,15 @@ def _checked(half: onnx.ModelProto, what: str, sound: bool) -> onnx.ModelProto:
 def _fit_together(model: onnx.ModelProto) -> bool:
     """Whether onnx's inference finds nothing wrong with the types; it knows not all operators and sizes."""
     try:
-        if fits(model):
-            shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        _infer(model)
     except shape_inference.InferenceError:
         return False
     return True
 
 
-def _bodies(model: onnx.ModelProto) -> bool:
-    return any(True for _ in bodies(model.graph.node))
+def _infer(model: onnx.ModelProto) -> None:
+    if fits(model):
+        shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
 
 def _held(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:

@@ -21,6 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from passes.proto import opset_of
 from passes.recovery.scaled import Quantised, Scaled, scaled_products
 
 LEAST_OPSET = 13  # from which on DequantizeLinear takes a scale per channel
@@ -29,7 +30,7 @@ Value = TypeVar("Value")
 
 def opened(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that computes in real numbers what `model` computes in integers; `model` itself where it does not."""
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model, 0)
     if opset < LEAST_OPSET:
         return model
     writer = _Writer({item.name: item for item in model.graph.initializer})
