@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Budget", "HalpcError", "Options", "Report", "compile_model", "parse_budget"]
+
+# From 1.29 on onnxruntime reports over the network what it runs; a compiler of other people's models does not.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Budget": "halpc.units",

@@ -5,26 +5,24 @@ So are SIGTERM and SIGHUP (a batch system's time limit, a connection that is los
 
 from __future__ import annotations
 
-import signal
 import sys
 
 
 def run() -> int:
     """The command line; its exit code."""
     try:
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _interrupt)
-        from halpc.cli import main
+        from halpc.apart import apart
+
+        return apart(_command)
     except KeyboardInterrupt:
         print("halpc: interrupted before anything was done", file=sys.stderr)
         return 130
+
+
+def _command() -> int:
+    from halpc.cli import main
+
     return main()
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from halpc import commands
+from halpc.apart import doing
 from halpc.arguments import joined, parser_for
 from halpc.errors import HalpcError, InputError
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser_for(commands).parse_args(joined(sys.argv[1:] if argv is None else argv))
         _log(args.verbose, args.quiet)
+        doing(args.command)
         code = int(args.run(args))
         sys.stdout.flush()
         return code

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from halpc import closed_loop, summary, trials
+from halpc.apart import doing
 from halpc.casting import (
     NATIVE,
     as_timed,
@@ -125,6 +126,7 @@ def run(job: Job, stages: Stages) -> None:
     """Stage after stage, each timed."""
     for name, stage in stages:
         started = time.perf_counter()
+        doing(f"the stage {name}")
         job.progress(name, 0, 0)
         stage(job)
         job.seconds[name] = job.seconds.get(name, 0.0) + time.perf_counter() - started

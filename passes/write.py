@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from halpc.apart import own
 from halpc.errors import OutputError
 
 
@@ -35,6 +36,7 @@ def staging(out: Path) -> Iterator[Path]:
             inside = "" if place == out else f"{place} "
             raise OutputError(f"{out}: {inside}is a file; give -o the name of a folder")
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))
+        own(folder)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give -o another folder") from error
     try:

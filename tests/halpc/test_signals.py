@@ -13,11 +13,15 @@ import pytest
 from tests.small import saved
 
 WAITING = """
-import sys, time
-import halpc.compile
-halpc.compile.verify = lambda *args, **more: time.sleep(60)
-from halpc.__main__ import run
-raise SystemExit(run())
+import time
+from halpc.apart import apart
+
+def work():
+    import halpc.cli, halpc.compile
+    halpc.compile.verify = lambda *args, **more: time.sleep(60)
+    return halpc.cli.main()
+
+raise SystemExit(apart(work))
 """
 PATIENCE_S = 60
 
