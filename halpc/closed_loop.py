@@ -29,7 +29,8 @@ GRID = 8  # widths are multiples of this where latency counts and --align says n
 HALF = 4  # and of this, where the best of those leaves much of the budget and nothing worth more is expected to fit
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
-ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit is not improved any further
+ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit and nearly used it is left as it is
+LONGER = 3.0  # times as long, at most, where more is left of the limit
 FAR, LESS = 0.25, 0.95  # what counts as far off (of a logarithm), and as less than the whole (as a share)
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
 
@@ -151,7 +152,8 @@ def select_and_measure(job: Job) -> None:
 def _good_enough(job: Job, good: Trial) -> bool:
     """Whether another round could gain little: nothing is left of the limit, or noise has taken long already."""
     close = good.evidence.share >= CLOSE or whole(job, good.selection)
-    return good.evidence.sure and (close or job.measuring_s > ENOUGH_S)
+    left = (1 - good.evidence.share) / (1 - CLOSE)
+    return good.evidence.sure and (close or job.measuring_s > ENOUGH_S * min(left, LONGER))
 
 
 def _candidate(job: Job, guess: Guess) -> Candidate:

@@ -228,7 +228,7 @@ class _Equations:
                 self.unifier.pin(self.variable(axis), PinReason(f"{operand.name} is computed from dynamic axes"))
             elif (rigid and operand.dtype in FIXED_TYPES) or (not rigid and operand.dtype != "int64"):
                 self.unifier.pin(self.variable(axis), PinReason(f"constant {operand.name} is no weight"))
-            elif rigid:
+            elif rigid and operand.masked:
                 self.zeros.constant(axis)
 
     def _soften(self, v: int, why: PinReason) -> None:

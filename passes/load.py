@@ -36,8 +36,9 @@ from passes.loading.spellings import drop_absent, respell
 from passes.loading.stored import stored_entries
 from passes.loading.turned import turned
 from passes.loading.twin import twin_of
+from passes.loading.uniform import part
 from passes.loading.whole import check_operands, check_ports, check_sizes, settle_text
-from passes.proto import check_model, every_graph_of, every_node_of, fits
+from passes.proto import check_model, every_graph_of, every_node_of, fits, unused
 from passes.weights import array_of
 
 log = logging.getLogger(__name__)
@@ -98,9 +99,10 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
     recipes = recipes_of(graph, functools.cache(lambda name: _common(name, known, variants)))
     kept = turned(graph, lambda name: _common(name, known, variants) is not None)
     _fold_common(graph, known, variants, kept)
+    uniform = part(graph)
     write_split_sizes(graph, [known, *variants])
-    twin = twin_of(graph, known, variants)
-    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes, stored)
+    twin = twin_of(graph, known, variants, uniform)
+    return Model(path, digest, graph, twin, static, dynamic, size, _header(proto), origins, recipes, stored, uniform)
 
 
 def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -282,11 +284,12 @@ def _tidy(graph: gs.Graph) -> gs.Graph:
     _constants(graph)
     _copies(graph)
     graph.cleanup().toposort()
-    taken: set[str] = set()
-    for i, node in enumerate((*graph.nodes, *(n for body in graph.subgraphs(recursive=True) for n in body.nodes))):
-        if not node.name or node.name in taken:
-            node.name = f"{node.name or node.op}_{i}"
-        taken.add(node.name)
+    nodes = [*graph.nodes, *(node for body in graph.subgraphs(recursive=True) for node in body.nodes)]
+    taken, named = {node.name for node in nodes}, set[str]()
+    for i, node in enumerate(nodes):
+        if not node.name or node.name in named:
+            node.name = unused(f"{node.name or node.op}_{i}", taken)
+        named.add(node.name)
     return graph
 
 

@@ -205,3 +205,13 @@ def bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
         for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
             yield body
             yield from bodies(body.node)
+
+
+def unused(name: str, taken: set[str]) -> str:
+    """`name`, with a number behind it where it is taken; it is from now on."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}#{count}"
+    taken.add(free)
+    return free

@@ -27,6 +27,7 @@ Places = NDArray[np.int64]  # a flat position in a source for every entry; −1 
 
 def in_the_files_words(model: Model, plan: Plan) -> Plan:
     """`plan` with the file's weights in `keep`, and in `derived` what cannot be said of them."""
+    plan = replace(plan, keep={name: axes for name, axes in plan.keep.items() if name not in model.uniform})
     folded = {name for name in plan.keep if not isinstance(model.origins.get(name), Source)}
     derived = {name: why for name in folded if (why := _cannot_follow(model, name)) is not None}
     keep = {name: axes for name, axes in plan.keep.items() if name not in folded}
@@ -75,7 +76,7 @@ def _slices(model: Model, plan: Plan, source: Source, uses: Sequence[str]) -> Ma
     covered, kept = np.zeros(count, dtype=np.bool_), np.zeros(count, dtype=np.bool_)
     each: list[tuple[Places, Places]] = []
     for name in uses:
-        if mixed(model.origins[name]) is not None:
+        if mixed(model.origins[name]) is not None or name in model.uniform:
             return None
         places = _places(model.origins[name], source, model)
         left = places

@@ -92,7 +92,7 @@ def masked(model: Model, plan: Plan) -> gs.Graph:
     """The original with zeros in every removed slice of every weight."""
     graph = model.graph.copy()
     for tensor in constants(graph):
-        if tensor.name in plan.keep and _is_weight(tensor):
+        if tensor.name in plan.keep and tensor.name not in model.uniform and _is_weight(tensor):
             values = np.array(array_of(tensor))
             for axis, kept in plan.keep[tensor.name].items():
                 gone = np.setdiff1d(np.arange(values.shape[axis]), kept)

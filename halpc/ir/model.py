@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Model:
         origins: tensor → what of the file load made it of, for every constant.
         recipes: tensor → how it is computed, for folded constants that take far more room than that.
         stored: entries of weights in the file.
+        uniform: names of constants that are no weights: what is removed of them is not zero in the masked original.
     """
 
     path: Path
@@ -42,3 +43,4 @@ class Model:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     stored: float = math.inf
+    uniform: Collection[str] = ()

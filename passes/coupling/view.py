@@ -13,6 +13,7 @@ from halpc.errors import ModelError
 from passes.coupling.signs import sign_of
 from passes.loading.bodies import Open
 from passes.loading.computed import Computed
+from passes.loading.uniform import Uniform
 from passes.rules.language import Body, Op, Operand
 from passes.weights import array_of, dtype_name
 
@@ -97,6 +98,8 @@ def _look(tensor: gs.Tensor) -> Operand:
     known = Operand(
         tensor.name, tuple(int(n) for n in shape), dtype, constant, _value(tensor, dtype) if constant else None
     )
+    if isinstance(tensor, Uniform):
+        return replace(known, masked=not array_of(tensor).any())
     return _computed(known, tensor) if isinstance(tensor, Computed) else known
 
 

@@ -6,6 +6,8 @@ nothing of them can be sliced, and remember which of their entries vary with the
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
@@ -14,17 +16,26 @@ from passes.loading.bodies import open_bodies
 from passes.loading.computed import Computed
 from passes.loading.fold import Knowledge, Known
 from passes.loading.literal import settle
+from passes.loading.uniform import Uniform
 
 SCALARS = 16  # floats and truth values that count or choose something; more are data, and their operators stay
 
 
-def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge]) -> gs.Graph:
-    """The twin of `graph` at the shapes of `known`; `variants` are known at other sizes of the dynamic axes."""
+def twin_of(
+    graph: gs.Graph, known: Knowledge, variants: list[Knowledge], uniform: Collection[str] = ()
+) -> gs.Graph:
+    """The twin of `graph` at the shapes of `known`; `variants` are known at other sizes of the dynamic axes.
+
+    Args:
+        uniform: names of constants that are no weights.
+    """
     twin = graph.copy()
     measured = [node.inputs[0] for node in twin.nodes if node.op in ("Shape", "Size") and not node.domain]
     outputs = {t.name for t in twin.outputs}
     for name, tensor in twin.tensors().items():
         fact = known.tensors.get(name)
+        if name in uniform:
+            tensor.__class__ = Uniform
         if isinstance(tensor, gs.Constant) or fact is None:
             continue
         if fact.value is not None and name not in outputs and tensor.inputs and _is_literal(fact):

@@ -61,6 +61,7 @@ class Operand:
         varying: which of its entries (flat) vary with them.
         adding: which of these vary otherwise than by whole factors.
         sign: of all of its entries, whatever the weights.
+        masked: a constant whose removed slices are zero in the masked original.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Operand:
     varying: frozenset[int] = frozenset()
     adding: frozenset[int] = frozenset()
     sign: Sign = "unknown"
+    masked: bool = True
 
     @property
     def rank(self) -> int:

@@ -49,6 +49,7 @@ def batch_normalization(op: Op) -> Facts:
     for parameter in parameters[1:]:
         yield Equal(parameter.axis(0), parameters[0].axis(0))
     yield Zero(y.axis(1), (parameters[0].axis(0), parameters[1].axis(0)))
+    yield Zero(y.axis(1), (x.axis(1), parameters[1].axis(0), parameters[2].axis(0)))
 
 
 @rule("InstanceNormalization")
@@ -62,6 +63,7 @@ def instance_normalization(op: Op) -> Facts:
     for operand in (scale, bias, y):
         yield Equal(x.axis(1), operand.axis(0 if operand.rank == 1 else 1))
     yield Zero(y.axis(1), (scale.axis(0), bias.axis(0)))
+    yield Zero(y.axis(1), (x.axis(1), bias.axis(0)))
     for a, b in zip(x.axes[2:], y.axes[2:], strict=True):
         yield Equal(a, b)
         yield Renormalise(a, STATISTIC)
@@ -83,6 +85,7 @@ def group_normalization(op: Op) -> Facts:
     for parameter in (scale, bias):
         yield Equal(parameter.axis(0), x.axis(1))
     yield Zero(y.axis(1), (scale.axis(0), bias.axis(0)))
+    yield Zero(y.axis(1), (x.axis(1), bias.axis(0)))
     for axis in (*x.axes[2:], *y.axes[2:]):
         yield Pin(axis, STATISTIC)
     yield Count(Attribute("num_groups"), (g,))
