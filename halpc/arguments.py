@@ -16,7 +16,8 @@ from halpc.units import Budget, check_percentile, parse_budget, parse_shapes, pa
 
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
-            5 verification failed · 6 backend missing or killed · 7 measured over budget · 130 interrupted (resumable)"""
+            5 verification failed · 6 backend missing or killed · 7 measured over budget
+            130 interrupted (resumable)"""
 SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 PROFILERS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")

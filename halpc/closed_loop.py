@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from halpc import proposals
 from halpc.casting import NATIVE, AtPrecision, accepted_table
@@ -31,8 +32,13 @@ FINER = (2, 1)  # and of these, one after the other, where none of those meet th
 CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
 ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit and nearly used it is left as it is
 LONGER = 3.0  # times as long, at most, where more is left of the limit
+WILD = 1.0  # error of a table about its own networks, from which on a note warns
 FAR, LESS = 0.25, 0.95  # what counts as far off (of a logarithm), and as less than the whole (as a share)
+_TRIED = "no widths that are multiples of {} meet the budget: multiples of {} were tried"
 AGAIN_ROUNDS = 2  # where only the last measurement missed the budget
+
+
+Found = TypeVar("Found")
 
 
 def profile_latency(job: Job) -> None:
@@ -51,6 +57,11 @@ def _learn(job: Job) -> None:
     )  # fmt: skip
     job.profile_stats = profile_stats(job.table, profiled)
     job.costs["latency"] = profiled.cost
+    if profiled.fit.p90_error > WILD:
+        job.note(
+            f"{job.table.path} hardly predicts the networks in it, more than one in ten are off by over {WILD:.0%}:"
+            " something is wrong with it; measure another one (--table NEW.jsonl)"
+        )
     if job.profiler is not None:
         job.costs["latency"] = for_now(job.model, job.coupling, profiled, job.profiler, job.options.percentile)
         return
@@ -112,7 +123,13 @@ def choose_once(job: Job) -> None:
     Raises:
         InfeasibleError: no choice of widths fits; the message names the floor.
     """
-    choose(job, {} if job.profiler is None else {"latency": proposals.AIMS[0] * limits_of(job)["latency"]})
+    limits = {} if job.profiler is None else {"latency": proposals.AIMS[0] * limits_of(job)["latency"]}
+    try:
+        choose(job, limits)
+    except InfeasibleError as refused:
+        if job.costs.get("latency") is None:
+            raise
+        _on_finer_grids(job, refused, lambda: choose(job, limits))
     slim_choice(job)
 
 
@@ -178,13 +195,38 @@ def _proposed(job: Job) -> list[Guess]:
     """
     assert job.table is not None
     if job.grid != job.learnt and job.table.may_grow and any(trial.evidence.met for trial in job.trials.values()):
-        job.note(f"no widths that are multiples of {job.learnt} meet the budget: multiples of {job.grid} were tried")
+        job.note(_TRIED.format(job.learnt, job.grid))
         _learn(job)
     _anchored(job)
-    try:
+
+    def propose() -> list[Guess]:
         return proposals.later(job) if job.trials else proposals.first(job)
+
+    try:
+        return propose()
     except InfeasibleError as refused:
-        return [_narrowest(job, refused)]
+        return _on_finer_grids(job, refused, propose) if refused.resource != "latency" else [_narrowest(job, refused)]
+
+
+def _on_finer_grids(job: Job, refused: InfeasibleError, propose: Callable[[], Found]) -> Found:
+    """What is proposed where widths may be multiples of less, since no others keep a budget that is not on latency.
+
+    Raises:
+        InfeasibleError: there is nothing on the finest grid either, or `--align` rules that out.
+    """
+    coarse = job.grid or GRID
+    for grid in (finer for finer in FINER if finer < coarse and job.options.align is None):
+        if refused.resource == "latency":
+            break
+        job.grid = grid
+        try:
+            found = propose()
+        except InfeasibleError as error:
+            refused = error
+        else:
+            job.note(_TRIED.format(coarse, grid))
+            return found
+    raise refused
 
 
 def _between(job: Job) -> list[Guess]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from halpc.casting import (
     say_what_runs,
 )
 from halpc.engine_shapes import engine_shapes
-from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, UsageError
+from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, SaliencyError, UsageError
 from halpc.idle import idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
@@ -76,6 +76,7 @@ AGAIN = 2  # times that everything behind the budget is done over
 BUILDS = 2  # of an engine that is not the one that was measured, where the first is over the budget
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
 NAMED = 3  # groups that a note names
+ALMOST_ALL = 0.999  # of all importance, that one group holds: more than that is said
 UNLIKE = 0.5  # error of the outputs, over their variance, from which on a note warns
 GROWN = 0.01  # of the parameters: more than that, where load computes weights in advance, is said
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
@@ -242,13 +243,43 @@ def _scored(job: Job) -> Saliency:
     elif kind != "auto":
         parts.append(score_from_weights(kind, graph, job.coupling))
     saliency = parts[0] if len(parts) == 1 else combined(parts)
-    if options.importance and saliency.unscored:
-        names = ", ".join(saliency.unscored[:NAMED]) + (", …" if len(saliency.unscored) > NAMED else "")
-        job.note(
-            f"no importance reached {len(saliency.unscored)} of {len(saliency.scores)} groups, which go first"
-            f" ({names}): give theirs, --freeze them, or add a built-in --score"
-        )
+    if options.importance:
+        _say_what_counts(job, saliency)
     return saliency
+
+
+def _say_what_counts(job: Job, saliency: Saliency) -> None:
+    """Groups that importance files say nothing of, or that hardly count beside another one.
+
+    Raises:
+        SaliencyError: nothing counts.
+    """
+    files = ", ".join(map(str, job.options.importance))
+    worth = {name: float(scores.sum()) for name, scores in saliency.scores.items()}
+    total, count = sum(worth.values()), len(worth)
+    if total == 0 and worth:
+        raise SaliencyError(
+            f"{files}: every score that reaches a group is 0, so no channel is worth more than another; expected some"
+            " above 0 (were there gradients when they were taken?)"
+        )
+    if saliency.unscored:
+        job.note(
+            f"no importance reached {len(saliency.unscored)} of {count} groups, which go first"
+            f" ({_named(saliency.unscored)}): give theirs, --freeze them, or add a built-in --score"
+        )
+    zero = [name for name, value in worth.items() if value == 0 and name not in saliency.unscored]
+    if zero:
+        job.note(f"the importance of {len(zero)} of {count} groups is 0 throughout, and they go first ({_named(zero)})")
+    most = max(worth, key=lambda name: worth[name], default="")
+    if count > 1 and worth[most] > ALMOST_ALL * total and not zero:
+        job.note(
+            f"{most} holds {worth[most] / total:.4%} of all importance, and the {count - 1} other groups count for next"
+            " to nothing: are the scores of one scale?"
+        )
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
 def _score_from_data(job: Job, kind: Kind) -> Saliency:

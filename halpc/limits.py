@@ -76,7 +76,7 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
             f" the budget: on a quiet machine the latency may be up to {spell_over(found.high)} over it"
         )
     left = 1 - found.measured_ms / found.limit_ms
-    if left > MUCH:
+    if left > MUCH and not _another_binds(job):
         better = [t.evidence for t in job.trials.values() if t.selection.value > job.selection.value]
         nearest = min((e.measured_ms / e.limit_ms for e in better), default=None)
         why = (
@@ -86,3 +86,9 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
             + (", and no other was expected to fit" if job.exhausted else "")
         )
         yield f"{left:.0%} of the latency budget is left, after {job.measuring_s:.0f} s of measuring: {why}"
+
+
+def _another_binds(job: Job) -> bool:
+    """Whether a budget that is not on latency is what has its price, and latency none."""
+    prices = job.selection.prices
+    return not prices.get("latency") and any(prices.values())

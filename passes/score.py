@@ -377,6 +377,5 @@ def combined(parts: Sequence[Saliency]) -> Saliency:
 
 def continued(saliency: Saliency, plan: Plan) -> tuple[Saliency, dict[str, int]]:
     """Importance in which channels that an earlier plan of the same groups removed come last, and what it leaves."""
-    left = {name: np.where(mask, saliency.scores[name], -1.0) for name, mask in plan.masks.items()}
-    scores = {**saliency.scores, **left}
-    return replace(saliency, scores=scores, curves={}), plan.widths
+    gone = {name: ~mask for name, mask in plan.masks.items()}
+    return replace(saliency, curves={}, gone=gone), plan.widths

@@ -23,12 +23,14 @@ class Saliency:
         unscored: groups that no score reached; their channels are worth the least of all.
         curves: group name → float64[size + 1], value kept when the best k channels stay, where that is more than
             a sum of scores (refitted consumers); groups that are absent use the sum.
+        gone: group name → bool[size], channels that an earlier plan removed: they come last, whatever they are worth.
     """
 
     scores: Mapping[str, Scores]
     source: str
     unscored: tuple[str, ...] = ()
     curves: Mapping[str, Scores] = field(default_factory=dict)
+    gone: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def fits(self, sizes: Mapping[str, int]) -> bool:
         """Whether these are scores of exactly these groups, by size."""
@@ -38,7 +40,8 @@ class Saliency:
 
     def order(self, group: str) -> NDArray[np.int64]:
         """Channel indices, most important first; ties keep their order."""
-        return np.argsort(-self.scores[group], kind="stable").astype(np.int64)
+        scores = self.scores[group]
+        return np.lexsort((-scores, self.gone.get(group, np.zeros(scores.size, np.bool_)))).astype(np.int64)
 
     def curve(self, group: str) -> Scores:
         """float64[size + 1]: value kept by the best 0, 1, … channels."""

@@ -107,6 +107,23 @@ def test_groups_that_an_importance_file_says_nothing_of_are_named(network: Path)
     assert any("no importance reached 1 of 2 groups" in note and "net.a" in note for note in notes)
 
 
+def test_importance_that_hardly_says_anything_is_named(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = network.parent / "s.npz"
+
+    def notes(a: object, c: object) -> list[str]:
+        np.savez(file, w0=a, w1=c)
+        code, out = compiled(network, "--macs", "80%", "--importance", str(file))
+        assert code == 0
+        return list(json.loads((out / "report.json").read_text())["notes"])
+
+    assert any("of 1 of 2 groups is 0 throughout" in note for note in notes(np.zeros(16), np.ones(24)))
+    assert any("holds 100.0000% of all importance" in note for note in notes(np.full(16, 1e80), np.ones(24)))
+    assert not any("importance" in note for note in notes(np.ones(16), np.ones(24)))
+    np.savez(file, w0=np.zeros(16), w1=np.zeros(24))
+    assert compiled(network, "--macs", "80%", "--importance", str(file))[0] == 3
+    assert "every score that reaches a group is 0" in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing(network: Path) -> None:
     code, out = compiled(network, "--macs", "50%", "--dry-run")
     assert code == 0
@@ -122,6 +139,17 @@ def test_a_plan_is_continued_and_never_gives_a_channel_back(network: Path) -> No
     before = {g["name"]: set(g["kept"]) for g in json.loads(plan.read_text())["groups"]}
     after = {g["name"]: set(g["kept"]) for g in json.loads((out / "plan.json").read_text())["groups"]}
     assert all(after[name] <= kept for name, kept in before.items())
+
+
+def test_what_is_kept_of_a_plan_that_is_continued_is_a_share_of_the_whole(network: Path) -> None:
+    compiled(network, "--macs", "40%")
+    once = json.loads((network.parent / "out" / "report.json").read_text())
+    plan = network.parent / "first.json"
+    os.replace(network.parent / "out" / "plan.json", plan)
+    for budget in ("80%", "40%", "30%"):
+        _, out = compiled(network, "--macs", budget, "--resume", str(plan))
+        again = json.loads((out / "report.json").read_text())
+        assert 0 < again["importance_kept"] <= once["importance_kept"] + 1e-9 < 1
 
 
 def test_a_plan_is_continued_on_weights_that_were_trained_since(network: Path) -> None:

@@ -304,3 +304,22 @@ def test_constants_are_folded_to_what_onnxruntime_computes(tmp_path: Path, case:
     path = saved(tmp_path, CASES[case]())
     same(path)
     assert [node.op for node in load(path).graph.nodes] == ["Conv", "Add"]
+
+
+def test_nodes_without_names_get_some_that_nobody_has(tmp_path: Path) -> None:
+    """Index and operator may spell a name that another node has, before it or behind it."""
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 17]>
+        net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y)
+        { a = Conv <kernel_shape = [1, 1]> (x, w)  b = Conv <kernel_shape = [1, 1]> (x, w)  c = Add (a, b)
+          d = Conv <kernel_shape = [1, 1]> (x, w)  e = Add (c, d)  f = Conv <kernel_shape = [1, 1]> (x, w)
+          y = Add (e, f) }""",
+        WEIGHT,
+    )
+    for node, name in zip(proto.graph.node, ["Conv_3", "", "Add_2", "", "Conv_1", "Conv_1", ""], strict=True):
+        node.name = name
+    loaded = load(saved(tmp_path, proto))
+    names = {node.outputs[0].name: node.name for node in loaded.graph.nodes}
+    assert len(set(names.values())) == len(names)
+    assert (names["a"], names["c"], names["e"]) == ("Conv_3", "Add_2", "Conv_1")
+    ort.InferenceSession(proto_of(loaded.graph, loaded.header).SerializeToString())
