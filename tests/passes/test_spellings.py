@@ -321,5 +321,6 @@ def test_nodes_without_names_get_some_that_nobody_has(tmp_path: Path) -> None:
     loaded = load(saved(tmp_path, proto))
     names = {node.outputs[0].name: node.name for node in loaded.graph.nodes}
     assert len(set(names.values())) == len(names)
-    assert (names["a"], names["c"], names["e"]) == ("Conv_3", "Add_2", "Conv_1")
+    assert (names["a"], names["c"]) == ("Conv_3", "Add_2")
+    assert "Conv_1" in (names["e"], names["f"])
     ort.InferenceSession(proto_of(loaded.graph, loaded.header).SerializeToString())
