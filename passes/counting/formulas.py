@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -42,16 +41,19 @@ def label(node: gs.Node) -> str:
 
 
 def _convolution(node: gs.Node, sizes: Sizes) -> list[Volume]:
-    weight, y = node.inputs[3 if node.op == "QLinearConv" else 1], sizes.shape(node.outputs[0])
+    weight, y = node.inputs[3 if node.op == "QLinearConv" else 1], node.outputs[0]
     last = node.op.startswith("Nhwc") or node.attrs.get("channels_last", 0)
-    places = y[0] * math.prod(y[1:-1] if last else y[2:]) * math.prod(sizes.shape(weight)[2:])
-    return [sizes.volume(node.name, places, weight, (0, 1))]
+    return [_at_every_place(node, sizes, y, len(sizes.shape(y)) - 1 if last else 1, weight)]
 
 
 def _transposed_convolution(node: gs.Node, sizes: Sizes) -> list[Volume]:
-    x, weight = sizes.shape(node.inputs[0]), node.inputs[1]
-    places = x[0] * math.prod(x[2:]) * math.prod(sizes.shape(weight)[2:])
-    return [sizes.volume(node.name, places, weight, (0, 1))]
+    return [_at_every_place(node, sizes, node.inputs[0], 1, node.inputs[1])]
+
+
+def _at_every_place(node: gs.Node, sizes: Sizes, tensor: gs.Tensor, channels: int, weight: gs.Tensor) -> Volume:
+    """The weight's entries, once per position of a tensor; channels may have been moved into its other axes."""
+    places = [i for i in range(len(sizes.shape(tensor))) if i != channels]
+    return Volume(node.name, 1.0, (*sizes.volume("", 1.0, tensor, places).axes, *sizes.volume("", 1.0, weight).axes))
 
 
 def _product(node: gs.Node, sizes: Sizes) -> list[Volume]:
@@ -62,8 +64,8 @@ def _product(node: gs.Node, sizes: Sizes) -> list[Volume]:
 
 
 def _recurrence(node: gs.Node, sizes: Sizes) -> list[Volume]:
-    steps = float(math.prod(sizes.shape(node.inputs[0])[:2]))
-    return [sizes.volume(node.name, steps, tensor) for tensor in node.inputs[1:3]]
+    steps = sizes.volume("", 1.0, node.inputs[0], (0, 1)).axes
+    return [Volume(node.name, 1.0, (*steps, *sizes.volume("", 1.0, tensor).axes)) for tensor in node.inputs[1:3]]
 
 
 def _contraction(node: gs.Node, sizes: Sizes) -> list[Volume]:

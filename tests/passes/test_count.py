@@ -64,6 +64,16 @@ main (float[2,5,6] x) => (float[2,5,4] y) <float[6,24] w = {0}, float[24] b = {0
     h = com.microsoft.Attention <num_heads: int = 2, scale: float = 0.5> (x, w, b)
     y = MatMul (h, v)
 }"""
+IN_THE_BATCH = """
+main (float[1,3,6,6] x) => (float[1,4,6,6] y)
+    <float[8,3,1,1] w = {0}, float[1,1,3,3] k = {0}, float[4,8,1,1] v = {0}, int64[4] there = {8, 1, 6, 6},
+     int64[4] back = {1, 8, 6, 6}> {
+    h = Conv (x, w)
+    r = Reshape (h, there)
+    c = Conv <pads: ints = [1, 1, 1, 1]> (r, k)
+    s = Reshape (c, back)
+    y = Conv (s, v)
+}"""
 UNEVEN = """
 main (float[2,5,6] x) => (float[2,5,4] y) <float[6,28] w = {0}, float[28] b = {0}, float[12,4] v = {0}> {
     h = com.microsoft.Attention <num_heads: int = 2, qkv_hidden_sizes: ints = [8, 8, 12]> (x, w, b)
@@ -81,15 +91,26 @@ main (float[2,5,6] x) => (float[2,5,4] y) <float[6,28] w = {0}, float[28] b = {0
         (FUSED_LAYERS, 72 * (27 * 8 + 8 * 8) + 2 * 8 * 4, 72 * (27 * 4 + 4 * 4) + 2 * 4 * 4),
         (DEFORMED, 25 * (54 * 8 + 8 * 4), 25 * (54 * 4 + 4 * 4)),
         (PACKED, 10 * (6 * 24 + 2 * 5 * 8 + 8 * 4), 10 * (6 * 6 + 2 * 5 * 2 + 2 * 4)),
+        (IN_THE_BATCH, 36 * (3 * 8 + 9 * 8 + 8 * 4), 36 * (3 * 4 + 9 * 4 + 4 * 4)),
         (UNEVEN, 10 * (6 * 28 + 5 * 8 + 5 * 12 + 12 * 4), None),
     ],
-    ids=["LSTM", "Einsum", "FusedMatMul", "MultiHeadAttention", "FusedConv", "DeformConv", "Attention", "uneven"],
+    ids=[
+        "LSTM",
+        "Einsum",
+        "FusedMatMul",
+        "MultiHeadAttention",
+        "FusedConv",
+        "DeformConv",
+        "Attention",
+        "in the batch",
+        "uneven",
+    ],
 )
 def test_products_are_counted_whole_and_halved(text: str, whole: int, halved: int | None, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     proto = onnx.parser.parse_model(HEADER + text)
     for tensor in proto.graph.initializer:
-        if tensor.name != "ways":
+        if tensor.name not in ("ways", "there", "back"):
             dims = list(tensor.dims)
             tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, 1, dims, [0.5] * int(np.prod(dims))))
     onnx.save(proto, path)
