@@ -168,13 +168,14 @@ class _Equations:
                     for other in axes[1:]:
                         self.unifier.equate(self.variable(axes[0]), self.variable(other), PinReason(reason, op.name))
                     self.zeros.need(axes, PinReason(f"{reason}, and what is removed would not be zero there", op.name))
-                case Mean(axes, reason):
-                    self._mean(op, axes, reason)
+                case Mean():
+                    self._mean(op, fact)
                 case Count() | Index():
                     self._followed(op, fact, local)
 
-    def _mean(self, op: Op, axes: tuple[Axis, ...], reason: str) -> None:
+    def _mean(self, op: Op, fact: Mean) -> None:
         """Approximate where that is allowed; else exact over zeros, and y is scaled from the new count to the old."""
+        axes, reason = fact.axes, fact.reason
         if self.renormalise:
             for axis in axes:
                 self._soften(self.variable(axis), PinReason(reason, op.name))
@@ -183,7 +184,7 @@ class _Equations:
             self.unifier.pin(self.variable(axis), PinReason(f"{reason} in the body of a loop", op.name))
         for axis in axes:
             self.zeros.need((axis,), PinReason(f"{reason}, and what is removed would not be zero there", op.name))
-        self.follows.append((op, Mean(axes, reason), {}))
+        self.follows.append((op, fact, {}))
 
     def _followed(self, op: Op, fact: Count | Index, local: dict[str, int]) -> None:
         """Remember what must be rewritten; where that cannot be, the axes stay.
@@ -293,7 +294,13 @@ class _Equations:
         """A follow over solved dims; None where nothing in it can shrink."""
         if isinstance(fact, Mean):
             dims = tuple(dim for axis in fact.axes if (dim := self._movable(axis, local, names, memo)) is not None)
-            return Follow(op.name, "", -1, "share", dims) if dims else None
+            if not dims:
+                return None
+            return (
+                Follow(op.name, "", -1, "share", dims)
+                if fact.scale is None
+                else Follow(op.name, "", fact.scale, "root", dims)
+            )
         entries = fact.entries if isinstance(fact, Count) else fact.axes
         literals = _literals(op, fact)
         solved = tuple(

@@ -23,6 +23,7 @@ from passes.weights import array_of, constants, dtype_name, is_weight, put
 
 log = logging.getLogger(__name__)
 
+EPSILON = {"RMSNormalization": 1e-5, "SimplifiedLayerNormalization": 1e-5, "SkipSimplifiedLayerNormalization": 1e-12}
 ENDLESS = (1 << 31) - 1  # an int32 holds it, and no axis is longer
 
 
@@ -64,7 +65,9 @@ def slim(model: Model, coupling: Coupling, plan: Plan) -> gs.Graph:
         if follow.kind == "index":
             _reindex(node, follow, coupling, plan)
         elif follow.kind == "share":
-            _share(graph, node, follow, widths)
+            _share(graph, node, _share_of(follow, widths))
+        elif follow.kind == "root":
+            _root(graph, node, follow, _share_of(follow, widths))
         else:
             _recount(graph, node, follow, widths)
     for constant in constants(graph):
@@ -194,9 +197,12 @@ def _reads_unchanged(reader: gs.Node, factors: list[tuple[int, int]]) -> bool:
     return all(factors[int(i)][0] == factors[int(i)][1] for i in np.asarray(reader.inputs[1].values).reshape(-1))
 
 
-def _share(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str, int]) -> None:
+def _share_of(follow: Follow, widths: Mapping[str, int]) -> float:
+    return math.prod(int(width(dim, widths)) / dim.size for dim in follow.entries if dim is not None)
+
+
+def _share(graph: gs.Graph, node: gs.Node, share: float) -> None:
     """A mean over what is kept times its share is the mean over all, had the others been zero."""
-    share = math.prod(int(width(dim, widths)) / dim.size for dim in follow.entries if dim is not None)
     if share == 1:
         return
     mean, name = node.outputs[0], f"{node.outputs[0].name}/slim"
@@ -206,6 +212,19 @@ def _share(graph: gs.Graph, node: gs.Node, follow: Follow, widths: Mapping[str, 
     factor = gs.Constant(f"{name}/share", np.array(share, dtype=np.float32))
     put(factor, np.array(share, dtype=np.dtype("float32" if dtype == "unknown" else dtype)))
     graph.nodes.append(gs.Node("Mul", f"{name}/Mul", None, [part, factor], [mean]))
+
+
+def _root(graph: gs.Graph, node: gs.Node, follow: Follow, share: float) -> None:
+    """x / √(s·m + ε) = √(1/s) · x / √(m + ε/s): s is the share of entries that are kept, m their mean square."""
+    if share in (0, 1):
+        return
+    node.attrs["epsilon"] = float(node.attrs.get("epsilon", EPSILON[node.op])) / share
+    scale = node.inputs[follow.operand]
+    if not isinstance(scale, gs.Constant) or len(scale.outputs) > 1:
+        _share(graph, node, share**-0.5)
+        return
+    values = array_of(scale)
+    put(scale, (values.astype(np.float64) * share**-0.5).astype(values.dtype))
 
 
 def _reindex(node: gs.Node, follow: Follow, coupling: Coupling, plan: Plan) -> None:

@@ -56,14 +56,15 @@ class Follow:
         attribute: its attribute, or "".
         operand: its input index, or −1.
         kind: `count`: entry i becomes the width of `entries[i]`; `index`: entries are positions on `entries`;
-            `share`: the node's output is a mean over `entries`, to be divided by their old sizes.
+            `share`: the node's output is a mean over `entries`, to be divided by their old sizes; `root`: it is
+            divided by the root of a mean square over `entries`, and multiplied by the operand.
         entries: dims; None leaves an entry alone.
     """
 
     node: str
     attribute: str
     operand: int
-    kind: Literal["count", "index", "share"]
+    kind: Literal["count", "index", "share", "root"]
     entries: tuple[Dim | None, ...]
 
 

@@ -12,7 +12,7 @@ graph. Facts:
     Count(place, entries)  this attribute or integer operand counts axes and must follow them
     Index(place, axes)     this integer operand holds positions on `axes` and must follow them
     Mean(axes, reason)     y is a mean over these axes: exact if what is removed is zero and y is still divided by
-                           the old count
+                           the old count; with `scale` y is x over the root of a mean square
     Renormalise(a, reason) the result depends on how many entries `a` has: pinned, unless the user allows
                            an approximate model
 
@@ -236,10 +236,15 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Output 0 is a mean over `axes`: slim multiplies it by the share that is kept."""
+    """Output 0 is a mean over `axes`: slim multiplies it by the share that is kept.
+
+    Where operand `scale` is given, output 0 is x / √(mean of x² + epsilon) · scale: slim divides epsilon by the share,
+    and the scale by its root.
+    """
 
     axes: tuple[Axis, ...]
     reason: str
+    scale: int | None = None
 
 
 Fact: TypeAlias = Equal | Pin | Renormalise | Zero | Contract | Count | Index | Mean

@@ -14,6 +14,7 @@ from passes.rules.language import (
     Equal,
     Facts,
     Leaf,
+    Mean,
     Op,
     Operand,
     Pin,
@@ -102,12 +103,14 @@ def layer_normalization(op: Op) -> Facts:
 
 @rule("RMSNormalization", "SimplifiedLayerNormalization")
 def rms_normalization(op: Op) -> Facts:
-    """As LayerNormalization, without mean and bias; the second name is onnxruntime's.
+    """As LayerNormalization, without mean and bias: zeros may leave the mean square, whose count is mended.
+
+    The second name is onnxruntime's.
 
     Source: https://onnx.ai/onnx/operators/onnx__RMSNormalization.html,
     https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/graph/contrib_ops/contrib_defs.cc
     """
-    yield from layer_norm(op, op.y(), _scales(op, 1), op.outputs[1:])
+    yield from layer_norm(op, op.y(), _scales(op, 1), op.outputs[1:], root=1)
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
@@ -120,7 +123,11 @@ def skip_layer_normalization(op: Op) -> Facts:
     simple = op.type == "SkipSimplifiedLayerNormalization"
     bias = op.maybe(3 if simple else 4)
     scales = _scales(op, 2) if simple else _scales(op, 2, 3)
-    yield from layer_norm(op, y, scales, op.outputs[1:3], alone=False)
+    yield from layer_norm(op, y, scales, op.outputs[1:3], alone=False, root=2 if simple else None)
+    for other in (skip, bias) if simple else ():
+        for a, b in () if other is None else _trailing(other, x):
+            if b.index == x.rank - 1:
+                yield Contract((a,), STATISTIC)
     added = op.outputs[3] if len(op.outputs) > 3 else None
     for other in (skip, bias, added):
         for a, b in () if other is None else _trailing(other, x):
@@ -134,20 +141,30 @@ def skip_layer_normalization(op: Op) -> Facts:
 
 
 def layer_norm(
-    op: Op, y: Operand, scales: list[Operand], statistics: tuple[Operand | None, ...], *, alone: bool = True
+    op: Op,
+    y: Operand,
+    scales: list[Operand],
+    statistics: tuple[Operand | None, ...],
+    *,
+    alone: bool = True,
+    root: int | None = None,
 ) -> Facts:
     """Facts of a normalisation over the axes from `axis` on, with parameters that broadcast.
 
-    Where nothing is added to x (`alone`), what is removed from its other axes is still zero behind it.
+    Where nothing is added to x (`alone`), what is removed from its other axes is still zero behind it. Where x is only
+    divided by the root of its mean square (`root` is the scale's operand), and nobody reads that, zeros may leave it.
     """
     x = op.x(0)
     first = int(op.attr("axis", -1)) % x.rank
+    mended = root is not None and not any(statistics)
     for a, b in zip(x.axes, y.axes, strict=True):
         yield Equal(a, b)
-        if a.index >= first:
+        if a.index >= first and not mended:
             yield Renormalise(a, STATISTIC)
         elif alone:
             yield Zero(b, (a,))
+    if mended:
+        yield Mean(x.axes[first:], STATISTIC, root)
     for scale in scales:
         for a, b in _trailing(scale, x):
             yield Equal(a, b)

@@ -48,11 +48,11 @@ NORMALISATIONS: list[Row] = [
     row("LayerNormalization", "f2,5,6 w6 w6", "a,b,! ! ! -> a,b,!"),
     row("LayerNormalization", "f2,5,6 w5,6", "a,!,! !,! -> a,!,! a,1,1 a,1,1", axis=1, outputs=3),
     row("LayerNormalization", "f2,5,6 w6 w6", "a,b,! ! ! -> a,b,!", opset=14),
-    row("SimplifiedLayerNormalization", "f2,5,6 w6", "a,b,! ! -> a,b,!"),
+    row("SimplifiedLayerNormalization", "f2,5,6 w6", "a,b,c c -> a,b,c"),
     row("SimplifiedLayerNormalization", "f2,5,6 w6", "a,b,! ! -> a,b,! a,b,1", outputs=2),
     row("LpNormalization", "f2,5,6", "a,b,c -> a,b,c", axis=1, p=1),
     row("LRN", "f2,6,4,4", "a,!,b,c -> a,!,b,c", size=3),
-    row("RMSNormalization", "f2,5,6 w6", "a,b,! ! -> a,b,!", opset=23),
+    row("RMSNormalization", "f2,5,6 w6", "a,b,c c -> a,b,c", opset=23),
     row(MICROSOFT + "SkipLayerNormalization", "f2,5,6 f2,5,6 w6 w6 w6", "a,b,! a,b,! ! ! ! -> a,b,!"),
     row(
         MICROSOFT + "SkipLayerNormalization",
@@ -66,7 +66,7 @@ NORMALISATIONS: list[Row] = [
         "a,b,! a,b,! ! ! ! -> a,b,! a,b,1 a,b,1 a,b,!",
         outputs=4,
     ),
-    row(MICROSOFT + "SkipSimplifiedLayerNormalization", "f2,5,6 f2,5,6 w6", "a,b,! a,b,! ! -> a,b,!"),
+    row(MICROSOFT + "SkipSimplifiedLayerNormalization", "f2,5,6 f2,5,6 w6", "a,b,c a,b,c c -> a,b,c"),
 ]
 
 ATTENTION: list[Row] = [
