@@ -34,7 +34,7 @@ from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
-from halpc.limits import advised
+from halpc.limits import advised, unspent
 from halpc.options import Options
 from halpc.units import spell_count
 from passes import count
@@ -148,6 +148,8 @@ def finish(job: Job) -> Report:
             job.note("the last measurement missed the budget by noise: selected once more")
             run(job, FINISH)
     say_what_runs(job)
+    for sentence in unspent(job):
+        job.note(sentence)
     return summary.report(job)
 
 

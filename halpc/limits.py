@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from halpc.errors import InfeasibleError
@@ -10,6 +11,7 @@ from halpc.job import Job
 from halpc.options import Options
 from halpc.units import spell_ms, spell_over
 
+UNSPENT = 0.1  # of a budget, left by a heuristic: more than that is said
 MUCH = 0.03  # of a budget: what is left beyond that has its reason said
 
 
@@ -86,6 +88,15 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
             + (", and no other was expected to fit" if job.exhausted else "")
         )
         yield f"{left:.0%} of the latency budget is left, after {job.measuring_s:.0f} s of measuring: {why}"
+
+
+def unspent(job: Job) -> Iterator[str]:
+    """That a heuristic solver left much of every budget, where `joint` would not."""
+    used = max((job.cost(name).at(job.selection.widths) / limit for name, limit in job.limits.items()), default=1.0)
+    if job.options.solver == "joint" or job.selection.bound < math.inf or used > 1 - UNSPENT:
+        return
+    more = "more --steps, or " if job.options.solver == "halp" else ""
+    yield f"--solver {job.options.solver} leaves {1 - used:.0%} of the budget: {more}--solver joint, may use it"
 
 
 def _another_binds(job: Job) -> bool:

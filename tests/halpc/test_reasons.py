@@ -120,3 +120,13 @@ def test_peak_memory_has_one_price_per_node_that_limits_it(tmp_path: Path) -> No
     assert report.prices
     assert all(name.startswith("peak-memory at ") for name in report.prices)
     assert np.isfinite(list(report.prices.values())).all()
+
+
+@pytest.mark.parametrize("share", ["20%", "35%", "50%", "80%"])
+@pytest.mark.parametrize("solver", ["joint", "halp", "sp-lamp"])
+def test_a_heuristic_that_leaves_much_of_the_budget_is_said_to(tmp_path: Path, solver: str, share: str) -> None:
+    job, report = finished(tmp_path, solver, macs=share)
+    used = job.cost("macs").at(job.selection.widths) / job.limits["macs"]
+    said = [note for note in report.notes if f"--solver {solver} leaves" in note]
+    assert bool(said) == (solver != "joint" and used < 0.9)
+    assert all(f"{1 - used:.0%} of the budget" in note for note in said)
