@@ -39,6 +39,7 @@ class Calibration:
     Attributes:
         inputs: per input name, an array whose first axis counts samples (read-only).
         source: where they came from, for messages.
+        order: int64[samples], the place that each had there.
         batch: the model's own fixed batch size, or 0 where it is free.
         places: inputs whose samples lie along another axis than the first when they are fed.
         fixed: inputs that are the same for every batch: single numbers, and those that nothing reads.
@@ -46,6 +47,7 @@ class Calibration:
 
     inputs: Arrays
     source: str
+    order: NDArray[np.int64]
     batch: int = 0
     places: Mapping[str, int] = field(default_factory=dict)
     fixed: Arrays = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Calibration:
 
     def take(self, rows: NDArray[np.int64] | slice) -> Calibration:
         """The chosen samples, in the order given."""
-        return replace(self, inputs={k: _frozen(v[rows]) for k, v in self.inputs.items()})
+        return replace(self, inputs={k: _frozen(v[rows]) for k, v in self.inputs.items()}, order=self.order[rows])
 
     def split(self, held_share: float = 0.2) -> tuple[Calibration, Calibration]:
         """Samples to fit on and samples held back, every 1/share-th; both are multiples of a fixed batch size.
@@ -158,7 +160,7 @@ def calibrate_from(
         order = order[: len(order) // batch * batch]
         if not len(order):
             raise CalibrationError(f"{source}: {count} sample(s), but the model takes batches of {batch}; give more.")
-    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, batch or 0, places, fixed)
+    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, order, batch or 0, places, fixed)
 
 
 def _number(inputs: Arrays, spec: InputSpec, source: str) -> NDArray[Any]:

@@ -21,9 +21,7 @@ from passes.loading.uniform import Uniform
 SCALARS = 16  # floats and truth values that count or choose something; more are data, and their operators stay
 
 
-def twin_of(
-    graph: gs.Graph, known: Knowledge, variants: list[Knowledge], uniform: Collection[str] = ()
-) -> gs.Graph:
+def twin_of(graph: gs.Graph, known: Knowledge, variants: list[Knowledge], uniform: Collection[str] = ()) -> gs.Graph:
     """The twin of `graph` at the shapes of `known`; `variants` are known at other sizes of the dynamic axes.
 
     Args:
