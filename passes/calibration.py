@@ -201,10 +201,10 @@ def load_calibration(
         from passes.pictures import load_pictures  # Pillow is an optional extra
 
         arrays: Arrays = load_pictures(path, specs, mean=mean, std=std, limit=limit)
-    elif mean is not None or std is not None:
-        raise CalibrationError(f"{path}: --mean and --std are for folders of images; arrays are fed as they are.")
     else:
         arrays = load_arrays(path, specs)
+        if mean is not None or std is not None:
+            raise CalibrationError(f"{path}: --mean and --std are for folders of images; arrays are fed as they are.")
     return calibrate_from(arrays, model, str(path), limit=limit)
 
 
@@ -249,10 +249,14 @@ def _load_npy(path: Path) -> NDArray[Any]:
 def _load_folder(path: Path, specs: Sequence[InputSpec]) -> Arrays:
     files = sorted(path.glob("*.npy"))
     if not files:
-        raise CalibrationError(f"{path}: the folder holds neither .npy files nor images.")
+        found = ", ".join(sorted({file.suffix.lower() for file in path.rglob("*") if file.suffix})) or "none"
+        raise CalibrationError(
+            f"{path}: the folder holds neither .npy files nor images ({', '.join(sorted(IMAGE_SUFFIXES))};"
+            f" there: {found})."
+        )
     names = {spec.name for spec in specs}
     if names <= {file.stem for file in files}:
-        return {file.stem: _load_npy(file) for file in files if file.stem in names}
+        return {file.stem: _load_npy(file) for file in files if file.stem in {*names, LABELS}}
     spec = _only_input(path, specs)
     rank = len(spec.shape)
     parts = [_load_npy(file) for file in files]

@@ -250,7 +250,7 @@ def test_a_network_that_gives_numbers_on_positive_inputs_only_is_compared_on_suc
     }}"""
     made = pruned(model_of(text, {"a_w": (8, 12), "b_w": (12, 3)}), tmp_path)
     if not comparable:
-        with pytest.raises(VerificationError, match="small positive numbers.* nothing can be compared"):
+        with pytest.raises(VerificationError, match=r"small positive numbers.* nothing can be compared"):
             verify(*made)
         return
     assert verify(*made).runs > 0
