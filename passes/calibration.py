@@ -29,6 +29,8 @@ from passes.loading.sizes import sample_axes
 from passes.proto import every_node
 
 SANE_MAGNITUDE = 1e6  # of a floating-point input; what is larger was never normalised, or is garbage
+SANE_SMALLEST = 1e-12  # likewise of its largest entry
+ALIKE = 1e-6  # of the largest entry: samples that differ by less are the same but for rounding
 LABELS = "labels"
 
 
@@ -54,6 +56,11 @@ class Calibration:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def distinct(self) -> int:
+        """How many different samples there are; the same ones follow each other."""
+        pairs = zip(range(len(self)), range(1, len(self)), strict=False)
+        return 1 + sum(any((a[i] != a[j]).any() for a in self.inputs.values()) for i, j in pairs)
 
     def batches(self, size: int) -> Iterator[Arrays]:
         """Consecutive batches of at most `size` samples (of exactly the model's batch size where it is fixed)."""
@@ -153,6 +160,11 @@ def calibrate_from(
     places = {spec.name: spec.place for spec in specs if spec.place}
     batch = specs[0].shape[0] if specs and not specs[0].place else None
     count = len(next(iter(checked.values())))
+    if count > 1 and all(map(_alike, checked.values())):
+        raise CalibrationError(
+            f"{source}: all {count} samples are the same; calibration needs inputs that differ as those do that the"
+            " network will see."
+        )
     order = np.argsort(_digests(checked), kind="stable")
     if limit is not None and count > limit:
         order = order[np.linspace(0, count - 1, limit).astype(np.int64)]
@@ -332,6 +344,18 @@ def _check_values(array: NDArray[Any], where: str, *, may_be_zero: bool) -> None
         raise CalibrationError(
             f"{where} is {low:g} everywhere; calibration needs inputs like those the network will see."
         )
+    if 0 < max(-low, high) < SANE_SMALLEST:
+        raise CalibrationError(
+            f"{where} spans {low:.3g} to {high:.3g}; a network's input is never this small. "
+            "Normalise it as the network was trained."
+        )
+
+
+def _alike(array: NDArray[Any]) -> bool:
+    """Whether samples are the same but for rounding."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return bool((array == array[0]).all())
+    return bool(np.ptp(array, axis=0).max(initial=0) <= ALIKE * np.abs(array).max(initial=0))
 
 
 def _digests(arrays: Arrays) -> NDArray[np.bytes_]:

@@ -194,9 +194,11 @@ def check_count(calibration: Calibration) -> None:
     Raises:
         CalibrationError: there are not; says how many are needed.
     """
-    if len(calibration) < LEAST_SAMPLES:
+    count, distinct = len(calibration), calibration.distinct()
+    if distinct < LEAST_SAMPLES:
+        which = f"{count} samples" if distinct == count else f"{distinct} different samples ({count} in all)"
         raise CalibrationError(
-            f"{calibration.source}: {len(calibration)} samples are too few for least squares; at least {LEAST_SAMPLES} "
+            f"{calibration.source}: {which} are too few for least squares; at least {LEAST_SAMPLES} "
             "are needed, a few hundred are better (or --recover off)."
         )
 

@@ -176,6 +176,7 @@ WRONG = {
         "NaN or Inf, first in sample 3",
     ),
     "large": (_images() * 1e9, "image", "never this large"),
+    "small": (_images() * np.float32(1e-30), "image", "never this small"),
     "constant": (np.ones((10, 3, 8, 8), np.float32), "image", "is 1 everywhere"),
     "empty": (np.zeros((0, 3, 8, 8), np.float32), "image", "no samples"),
 }
@@ -201,6 +202,25 @@ def test_a_missing_input_and_different_lengths_are_named() -> None:
 
 def test_doubles_are_taken_for_floats() -> None:
     assert _bad(_images().astype(np.float64)).inputs["image"].dtype == np.float32
+
+
+@pytest.mark.parametrize("rest", [0, 1e-8])
+def test_samples_that_are_all_the_same_are_refused(rest: float) -> None:
+    images = np.repeat(_images(1), 10, axis=0)
+    images[3] *= 1 + rest
+    with pytest.raises(CalibrationError, match="all 10 samples are the same"):
+        calibrate_from({"image": images}, _model())
+    images[3] *= 1.01
+    assert calibrate_from({"image": images}, _model()).distinct() == 2
+
+
+def test_an_input_may_be_the_same_where_another_is_not() -> None:
+    text = "g (float[N,3,8,8] image, int64[N,2] edges) => (float[] y) { r = Cast<to=1>(edges) m = ReduceSum(r)"
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {text} y = Add(image, m) }}')
+    edges = np.zeros((10, 2), dtype=np.int64)
+    with pytest.raises(CalibrationError, match="all 10 samples are the same"):
+        calibrate_from({"image": np.repeat(_images(1), 10, axis=0), "edges": edges}, model)
+    assert len(calibrate_from({"image": _images(), "edges": edges}, model)) == 10
 
 
 def test_too_few_to_hold_some_back() -> None:
