@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ from passes.load import load
 from passes.loading.whole import check_layers, check_numbers
 from passes.memory import peak_memory
 from passes.proto import proto_of, save_proto, static_proto
-from passes.recover import check_count, recover
+from passes.recover import Recovery, check_count, recover
 from passes.recovery.integers import opened, with_opened
 from passes.recovery.uses import uses_of
 from passes.replay import in_the_files_words
@@ -78,6 +79,7 @@ CONVERT_BATCH = 4  # that the model is compared on before and after its conversi
 NAMED = 3  # groups that a note names
 ALMOST_ALL = 0.999  # of all importance, that one group holds: more than that is said
 UNLIKE = 0.5  # error of the outputs, over their variance, from which on a note warns
+FAR = 10  # the same, from which on no percentage is given
 GROWN = 0.01  # of the parameters: more than that, where load computes weights in advance, is said
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
 AUTO, AUTO_WITH_DATA = (
@@ -334,9 +336,24 @@ def _recover(job: Job) -> None:
         job.note(f"nothing was recovered, and accuracy may be lost: {why}")
     elif job.recovery.error_after > UNLIKE:
         job.note(
-            f"the outputs are off by {job.recovery.error_after:.0%} of their variance on held-back inputs: the network"
+            f"the outputs are {_spell_error(job.recovery)} on held-back inputs: the network"
             " hardly does what it did, whatever importance says; prune less, or --freeze what comes first"
         )
+    if job.recovery.alike:
+        job.note(
+            f"{job.calibration.source}: the network gives the same for all held-back inputs, which so tell little of"
+            " what is lost; give inputs as it will see them"
+        )
+
+
+def _spell_error(found: Recovery) -> str:
+    """How far the recovered outputs are off, in words where a percentage of the variance would tell nothing."""
+    if not math.isfinite(found.error_after):
+        return "NaN or infinite where they were numbers"
+    measure = "their mean square" if found.alike else "their variance"
+    if found.error_after > FAR:
+        return f"off by more than {FAR} times {measure}"
+    return f"off by {found.error_after:.0%} of {measure}"
 
 
 def _check_reading(job: Job) -> None:

@@ -29,6 +29,8 @@ from passes.loading.sizes import sample_axes
 from passes.proto import every_node
 
 SANE_MAGNITUDE = 1e6  # of a floating-point input; what is larger was never normalised, or is garbage
+SANE_SMALLEST = 1e-12  # likewise of its largest entry
+ALIKE = 1e-6  # of the largest entry: samples that differ by less are the same but for rounding
 LABELS = "labels"
 
 
@@ -39,6 +41,7 @@ class Calibration:
     Attributes:
         inputs: per input name, an array whose first axis counts samples (read-only).
         source: where they came from, for messages.
+        order: int64[samples], the place that each had there.
         batch: the model's own fixed batch size, or 0 where it is free.
         places: inputs whose samples lie along another axis than the first when they are fed.
         fixed: inputs that are the same for every batch: single numbers, and those that nothing reads.
@@ -46,12 +49,18 @@ class Calibration:
 
     inputs: Arrays
     source: str
+    order: NDArray[np.int64]
     batch: int = 0
     places: Mapping[str, int] = field(default_factory=dict)
     fixed: Arrays = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def distinct(self) -> int:
+        """How many different samples there are; the same ones follow each other."""
+        pairs = zip(range(len(self)), range(1, len(self)), strict=False)
+        return 1 + sum(any((a[i] != a[j]).any() for a in self.inputs.values()) for i, j in pairs)
 
     def batches(self, size: int) -> Iterator[Arrays]:
         """Consecutive batches of at most `size` samples (of exactly the model's batch size where it is fixed)."""
@@ -61,7 +70,7 @@ class Calibration:
 
     def take(self, rows: NDArray[np.int64] | slice) -> Calibration:
         """The chosen samples, in the order given."""
-        return replace(self, inputs={k: _frozen(v[rows]) for k, v in self.inputs.items()})
+        return replace(self, inputs={k: _frozen(v[rows]) for k, v in self.inputs.items()}, order=self.order[rows])
 
     def split(self, held_share: float = 0.2) -> tuple[Calibration, Calibration]:
         """Samples to fit on and samples held back, every 1/share-th; both are multiples of a fixed batch size.
@@ -151,6 +160,11 @@ def calibrate_from(
     places = {spec.name: spec.place for spec in specs if spec.place}
     batch = specs[0].shape[0] if specs and not specs[0].place else None
     count = len(next(iter(checked.values())))
+    if count > 1 and all(map(_alike, checked.values())):
+        raise CalibrationError(
+            f"{source}: all {count} samples are the same; calibration needs inputs that differ as those do that the"
+            " network will see."
+        )
     order = np.argsort(_digests(checked), kind="stable")
     if limit is not None and count > limit:
         order = order[np.linspace(0, count - 1, limit).astype(np.int64)]
@@ -158,7 +172,7 @@ def calibrate_from(
         order = order[: len(order) // batch * batch]
         if not len(order):
             raise CalibrationError(f"{source}: {count} sample(s), but the model takes batches of {batch}; give more.")
-    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, batch or 0, places, fixed)
+    return Calibration({k: _frozen(v[order]) for k, v in checked.items()}, source, order, batch or 0, places, fixed)
 
 
 def _number(inputs: Arrays, spec: InputSpec, source: str) -> NDArray[Any]:
@@ -199,10 +213,10 @@ def load_calibration(
         from passes.pictures import load_pictures  # Pillow is an optional extra
 
         arrays: Arrays = load_pictures(path, specs, mean=mean, std=std, limit=limit)
-    elif mean is not None or std is not None:
-        raise CalibrationError(f"{path}: --mean and --std are for folders of images; arrays are fed as they are.")
     else:
         arrays = load_arrays(path, specs)
+        if mean is not None or std is not None:
+            raise CalibrationError(f"{path}: --mean and --std are for folders of images; arrays are fed as they are.")
     return calibrate_from(arrays, model, str(path), limit=limit)
 
 
@@ -247,10 +261,14 @@ def _load_npy(path: Path) -> NDArray[Any]:
 def _load_folder(path: Path, specs: Sequence[InputSpec]) -> Arrays:
     files = sorted(path.glob("*.npy"))
     if not files:
-        raise CalibrationError(f"{path}: the folder holds neither .npy files nor images.")
+        found = ", ".join(sorted({file.suffix.lower() for file in path.rglob("*") if file.suffix})) or "none"
+        raise CalibrationError(
+            f"{path}: the folder holds neither .npy files nor images ({', '.join(sorted(IMAGE_SUFFIXES))};"
+            f" there: {found})."
+        )
     names = {spec.name for spec in specs}
     if names <= {file.stem for file in files}:
-        return {file.stem: _load_npy(file) for file in files if file.stem in names}
+        return {file.stem: _load_npy(file) for file in files if file.stem in {*names, LABELS}}
     spec = _only_input(path, specs)
     rank = len(spec.shape)
     parts = [_load_npy(file) for file in files]
@@ -326,6 +344,18 @@ def _check_values(array: NDArray[Any], where: str, *, may_be_zero: bool) -> None
         raise CalibrationError(
             f"{where} is {low:g} everywhere; calibration needs inputs like those the network will see."
         )
+    if 0 < max(-low, high) < SANE_SMALLEST:
+        raise CalibrationError(
+            f"{where} spans {low:.3g} to {high:.3g}; a network's input is never this small. "
+            "Normalise it as the network was trained."
+        )
+
+
+def _alike(array: NDArray[Any]) -> bool:
+    """Whether samples are the same but for rounding."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return bool((array == array[0]).all())
+    return bool(np.ptp(array, axis=0).max(initial=0) <= ALIKE * np.abs(array).max(initial=0))
 
 
 def _digests(arrays: Arrays) -> NDArray[np.bytes_]:

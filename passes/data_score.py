@@ -21,11 +21,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from halpc.errors import CalibrationError
 from passes.calibration import Calibration
 from passes.recovery.constants import Constants
+from passes.recovery.finite import culprits, refusal
 from passes.recovery.layers import Layer, Windowed
 from passes.recovery.samples import Samples, row_limit
-from passes.recovery.segments import Walk
+from passes.recovery.segments import Tensors, Walk
 from passes.recovery.targets import sum_target, tensor_shapes
 from passes.recovery.unrecoverable import Reader, eliminate
 from passes.recovery.uses import Use
@@ -91,6 +93,7 @@ def score_from_data(
         progress: called with (layers done, layers in all, name of the next).
 
     Raises:
+        CalibrationError: on some inputs what a layer reads or gives is no number.
         BackendError: onnxruntime refuses the model.
     """
     chosen = options or ScoreOptions()
@@ -152,15 +155,39 @@ def _observe(
     for number, (view, site) in enumerate(zip(views, sites, strict=True)):
         if progress is not None:
             progress(number, len(views), view.layer.name)
-        spread = Spread()
-        pairs = enumerate((t[view.layer.data], spread.see(t[site], view)) for t in walk.step())
-        seen = ((at, view.layer, x, x if view.pointwise else y, ()) for at, (x, y) in pairs)
-        limit = row_limit(view.weights.shape[1], most=options.positions, per_unknown=options.rows_per_unknown)
-        moments, _ = samples.moments(seen, number, limit)
+        own = view.layer.output
+        found = _look(view, site, walk.step(), samples, number, options)
+        if found is None and site != own:  # the sum may be with a mask of −inf
+            alone = Walk(model, samples.batches, [[view.layer.data, own]], options.memory_bytes, options.threads)
+            found = _look(view, own, alone.step(), samples, number, options)
+        if found is None:
+            raise _refusal(model, view.layer, calibration, options)
+        xx, variance = found
         late = math.exp(options.depth * number / max(len(views) - 1, 1))
-        yield from view.blocks(moments.about(mean=True).xx, spread.total / late)
+        yield from view.blocks(xx, variance / late)
     if progress is not None:
         progress(len(views), len(views), "")
+
+
+def _look(
+    view: View, site: str, batches: Iterator[Tensors], samples: Samples, number: int, options: ScoreOptions
+) -> tuple[Array, float] | None:
+    """Second moments of what a layer reads and the variance of what it feeds; None where these are no numbers."""
+    spread = Spread()
+    pairs = enumerate((t[view.layer.data], spread.see(t[site], view)) for t in batches)
+    seen = ((at, view.layer, x, x if view.pointwise else y, ()) for at, (x, y) in pairs)
+    limit = row_limit(view.weights.shape[1], most=options.positions, per_unknown=options.rows_per_unknown)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = samples.moments(seen, number, limit)
+        variance = spread.total
+    return (found[0].about(mean=True).xx, variance) if found is not None and math.isfinite(variance) else None
+
+
+def _refusal(model: onnx.ModelProto, layer: Layer, calibration: Calibration, options: ScoreOptions) -> CalibrationError:
+    """What to say where the activations at a layer are no numbers."""
+    places = {name: culprits(model, name, calibration, threads=options.threads) for name in (layer.data, layer.output)}
+    tensor = next((name for name, spoilt in places.items() if spoilt), layer.output)
+    return refusal(calibration, places[tensor], f"{tensor!r} (layer {layer.name})")
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ from passes.calibration import LABELS, checked_arrays, fed, input_specs, load_ar
 from passes.inputs import Arrays
 from passes.recovery.segments import Tensors, open_session, run_session
 
+MOST_CLASSES = 2**31  # of any model: more is a mistake, or does not fit into int64
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -45,13 +47,18 @@ class Accuracy:
 
 
 def load_labelled(path: Path | str, model: onnx.ModelProto) -> Labelled:
-    """Reads a `.npz` with arrays named as the model's inputs and an integer array `labels`.
+    """Reads arrays named as the model's inputs and an integer array `labels`: a `.npz`, or a folder of `.npy`.
 
     Raises:
         CalibrationError: unreadable file, or wrong name, shape, type, length or values.
     """
     path = Path(path)
     specs = input_specs(model)
+    if path.is_dir() and not (path / f"{LABELS}.npy").exists():
+        raise CalibrationError(
+            f"{path}: the folder has no {LABELS}.npy with the class of each sample, without which there is nothing to"
+            f" evaluate; give a .npz with an array per input and {LABELS!r}, or a folder of .npy files of these names."
+        )
     arrays = load_arrays(path, specs)
     if LABELS not in arrays:
         found = ", ".join(sorted(arrays))
@@ -67,8 +74,10 @@ def _checked_labels(labels: NDArray[Any], samples: int, source: str) -> NDArray[
         )
     if len(labels) != samples:
         raise CalibrationError(f"{source}: {len(labels)} labels for {samples} samples.")
-    if labels.min() < 0:
-        raise CalibrationError(f"{source}: {LABELS!r} holds {labels.min()}; classes count from 0.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > MOST_CLASSES:
+        wrong = low if low < 0 else high
+        raise CalibrationError(f"{source}: {LABELS!r} holds {wrong}, which is no class; classes count from 0.")
     return labels.astype(np.int64)
 
 

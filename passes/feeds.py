@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -17,15 +17,18 @@ _TYPES = {
     "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(bool)": np.bool_,
     "tensor(int16)": np.int16, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
 }  # fmt: skip
-
-
+LAWS: Final = ("normal", "unit", "small")  # of floats, in the order in which they are worth a try
 LARGEST = 2**32  # entries of an input; more are taken for a mistake, not for a model
 
 
 def random_feeds(
-    session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
+    session: ort.InferenceSession, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0, law: str = LAWS[0]
 ) -> dict[str, NDArray[Any]]:
     """Normal floats, small non-negative integers (they may be indices), every byte value for uint8.
+
+    Args:
+        law: of floats: normal, between 0 and 1 (`unit`), or above 0 and at most 0.01 (`small`), for networks that
+            take roots and logarithms of what they are fed.
 
     Raises:
         ModelError: an input is no tensor of numbers, or too large for any machine.
@@ -40,7 +43,7 @@ def random_feeds(
         if math.prod(shape) > LARGEST:
             raise ModelError(f"input {value.name} has {math.prod(shape):.3g} entries; give --shape with smaller sizes")
         if np.issubdtype(dtype, np.floating):
-            feeds[value.name] = np.asarray(rng.standard_normal(shape), dtype=dtype)
+            feeds[value.name] = np.asarray(_floats(rng, shape, law), dtype=dtype)
         elif dtype is np.uint8:
             feeds[value.name] = np.asarray(rng.integers(0, 256, shape), dtype=dtype)
         elif dtype is np.bool_:
@@ -48,3 +51,9 @@ def random_feeds(
         else:
             feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=dtype)
     return feeds
+
+
+def _floats(rng: np.random.Generator, shape: tuple[int, ...], law: str) -> NDArray[np.float64]:
+    if law == "normal":
+        return rng.standard_normal(shape)
+    return rng.random(shape) if law == "unit" else 0.01 * (1 - rng.random(shape))

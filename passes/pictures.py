@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from halpc.errors import BackendError, CalibrationError
 from passes.inputs import IMAGE_SUFFIXES, Arrays, InputSpec
 
+SIXTEEN_BITS = ("PNG", "PPM")  # formats whose integers have no more
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -93,14 +94,40 @@ def _normalisation(
 
 
 def _decode(file: Path, mode: str, height: int, width: int) -> NDArray[Any]:
-    """Pixels uint8[height, width, channels]."""
+    """Pixels uint8[height, width, channels]; of several frames the first."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise BackendError("reading images needs Pillow: pip install pillow, or give a .npz.") from error
     try:
         with Image.open(file) as image:
+            if image.mode == "F" or image.mode.startswith("I"):
+                image = Image.fromarray(_eight_bits(file, np.asarray(image), known=image.format in SIXTEEN_BITS))
+            elif image.mode == "P":  # Pillow warns of transparent palettes that become RGB at once
+                image = image.convert("RGBA")
             fitted = ImageOps.fit(image.convert(mode), (width, height), Image.Resampling.BILINEAR)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise CalibrationError(f"{file}: not a readable image ({error}).") from error
+    except ValueError as error:  # from one kind of colours to another
+        raise CalibrationError(f"{file}: {image.mode} does not become {mode} ({error}); save it as RGB.") from error
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, -1)
+
+
+def _eight_bits(file: Path, values: NDArray[Any], *, known: bool) -> NDArray[np.uint8]:
+    """Grey values of 16 bits or floats in 0..1, as pixels 0..255, where Pillow would cut them off at 255.
+
+    Args:
+        known: that the file's integers are of 16 bits, also where they take 32 in memory.
+
+    Raises:
+        CalibrationError: floats that span anything else, or integers of 32 bits.
+    """
+    floats = np.issubdtype(values.dtype, np.floating)
+    most = 1.0 if floats else 65535.0
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= most or (values.dtype.itemsize > 2 and not floats and not known):
+        raise CalibrationError(
+            f"{file}: {values.dtype} pixels that span {low:g} to {high:g}; expected 8 or 16 bits per channel, or floats"
+            " in 0 to 1. Save it so, or give a .npz."
+        )
+    return np.asarray(np.rint(values * (255.0 / most)), dtype=np.uint8)

@@ -33,18 +33,21 @@ from halpc.errors import CalibrationError
 from passes.calibration import Calibration
 from passes.recovery.censored import Rows, refine
 from passes.recovery.constants import Constants
+from passes.recovery.finite import comparable, culprits, refusal
 from passes.recovery.gram import Moments, Normal
 from passes.recovery.integers import closed, opened
 from passes.recovery.layers import Keep, Layer
 from passes.recovery.plan import Task, plan_recovery
 from passes.recovery.samples import Samples, row_limit
 from passes.recovery.segments import Walk, open_session, run_session
+from passes.recovery.targets import own_target
 from passes.recovery.wide import is_half, narrowed, widened, widened_inputs
 
 Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LEAST_SAMPLES = 8
+CONSTANT = 1e-10  # variance over mean square below which an output does not vary
 EXACT = 1e-11  # relative squared error below which there is nothing to recover but rounding
 
 
@@ -121,6 +124,7 @@ class Recovery:
         error_before: relative error of the slim model's outputs on held-back inputs, ‖y − ŷ‖² / ‖y − mean y‖².
         error_after: the same of the recovered model; never larger.
         seconds: wall time.
+        alike: whether the original gives the same for all held-back inputs, so that errors are over ‖y‖².
     """
 
     model: onnx.ModelProto
@@ -128,6 +132,7 @@ class Recovery:
     error_before: float
     error_after: float
     seconds: float
+    alike: bool = False
 
 
 def recover(
@@ -151,7 +156,7 @@ def recover(
         progress: called with (layers done, layers in all, name of the next).
 
     Raises:
-        CalibrationError: too few samples.
+        CalibrationError: too few samples, or what the original makes of some of them is no number.
         BackendError: onnxruntime refuses a model.
     """
     started = time.perf_counter()
@@ -168,16 +173,19 @@ def recover(
     samples = Samples.split(calibration, held_share=chosen.held_share, batch=chosen.batch, seed=chosen.seed)
     reports: list[LayerReport] = []
     if chosen.mode != "off":
-        reports = list(_sweep(whole, model, keep, samples, chosen, progress))
+        reports = list(_sweep(whole, model, keep, samples, calibration, chosen, progress))
     model = narrowed(model, real) if half else model
     after_it = widened(model) if half else model
     model = model if real is slim else closed(model, slim)
-    before, after = _output_errors(whole, [before_it, after_it], samples.held, chosen)
+    reference = _reference(whole, samples.held, chosen)
+    before, after = _output_errors(reference, [before_it, after_it], samples.held, chosen)
     if not after <= before:
         model, after = slim, before
         why = "the recovered model's outputs were further from the original's"
         reports = [replace(report, action="kept", reason=why) for report in reports]
-    return Recovery(model, tuple(reports), before, after, time.perf_counter() - started)
+    real_outputs = [values for values in reference if np.issubdtype(values.dtype, np.floating) and values.size]
+    alike = bool(real_outputs) and all(map(_alike, real_outputs))
+    return Recovery(model, tuple(reports), before, after, time.perf_counter() - started, alike)
 
 
 def check_count(calibration: Calibration) -> None:
@@ -186,9 +194,11 @@ def check_count(calibration: Calibration) -> None:
     Raises:
         CalibrationError: there are not; says how many are needed.
     """
-    if len(calibration) < LEAST_SAMPLES:
+    count, distinct = len(calibration), calibration.distinct()
+    if distinct < LEAST_SAMPLES:
+        which = f"{count} samples" if distinct == count else f"{distinct} different samples ({count} in all)"
         raise CalibrationError(
-            f"{calibration.source}: {len(calibration)} samples are too few for least squares; at least {LEAST_SAMPLES} "
+            f"{calibration.source}: {which} are too few for least squares; at least {LEAST_SAMPLES} "
             "are needed, a few hundred are better (or --recover off)."
         )
 
@@ -198,6 +208,7 @@ def _sweep(
     model: onnx.ModelProto,
     keep: Keep,
     samples: Samples,
+    calibration: Calibration,
     options: Options,
     progress: Progress | None,
 ) -> Iterator[LayerReport]:
@@ -216,7 +227,10 @@ def _sweep(
         if progress is not None:
             progress(number, len(tasks), task.layer.name)
         started = time.perf_counter()
-        yield replace(_recover_layer(task, number, theirs, ours, samples, constants, options), seconds=_since(started))
+        report = _recover_layer(task, number, theirs, ours, samples, constants, options)
+        if report is None:
+            report = _recover_alone(task, number, original, model, samples, calibration, constants, options)
+        yield replace(report, seconds=_since(started))
     if progress is not None:
         progress(len(tasks), len(tasks), "")
 
@@ -227,8 +241,8 @@ def _since(started: float) -> float:
 
 def _recover_layer(
     task: Task, number: int, theirs: Walk, ours: Walk, samples: Samples, constants: Constants, options: Options
-) -> LayerReport:
-    """Gathers a layer's moments (and rows, where an activation follows) and refits it."""
+) -> LayerReport | None:
+    """Gathers a layer's moments (and rows, where an activation follows) and refits it; None where any is no number."""
     groups, unknowns, outputs = task.layer.weights(constants).shape
     wanted = unknowns if options.mode == "refit" else 1
     limit = row_limit(wanted, most=options.positions, per_unknown=options.rows_per_unknown)
@@ -237,8 +251,40 @@ def _recover_layer(
     rows = Rows() if clips else None
     seen = _seen(task, theirs, ours, constants, bounds=clips)
     most = max(limit // len(task.uses), 1)
-    fit, held = samples.moments(seen, number, most, rows.add if rows is not None else None)
-    return _refit(task, fit, held, rows, constants, options)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = samples.moments(seen, number, most, rows.add if rows is not None else None)
+    return None if found is None else _refit(task, *found, rows, constants, options)
+
+
+def _recover_alone(
+    task: Task,
+    number: int,
+    original: onnx.ModelProto,
+    model: onnx.ModelProto,
+    samples: Samples,
+    calibration: Calibration,
+    constants: Constants,
+    options: Options,
+) -> LayerReport:
+    """A layer where something is no number: towards its own output (a sum may be with a mask of −inf), if that helps.
+
+    Raises:
+        CalibrationError: the original's own activations are no numbers there.
+    """
+    layer, half = task.layer, options.memory_bytes // 2
+    own = replace(task, target=own_target(layer))
+    if own != task:
+        theirs = Walk(original, samples.batches, [[target.site for _, target in own.uses]], half, options.threads)
+        ours = Walk(model, samples.batches, [[each.data for each, _ in own.uses]], half, options.threads)
+        report = _recover_layer(own, number, theirs, ours, samples, constants, options)
+        if report is not None:
+            return report
+    for each, target in own.uses:
+        places = culprits(original, target.site, calibration, threads=options.threads)
+        if places:
+            raise refusal(calibration, places, f"{target.site!r} (layer {each.name})")
+    reason = "what it reads in the pruned network is NaN or infinite on some inputs"
+    return LayerReport(layer.name, layer.op, "skipped", reason)
 
 
 def _seen(
@@ -346,19 +392,56 @@ def _advice(unknowns: int, rows: int) -> str:
 
 
 def _output_errors(
-    original: onnx.ModelProto, others: Sequence[onnx.ModelProto], held: Calibration, options: Options
+    reference: Sequence[NDArray[Any]], others: Sequence[onnx.ModelProto], held: Calibration, options: Options
 ) -> list[float]:
     """Relative squared error of each model's floating-point outputs on held-back inputs, summed over outputs."""
+    pairs = (zip(_outputs(model, held, options), reference, strict=True) for model in others)
+    return [sum(_output_error(ours, theirs) for ours, theirs in outputs) for outputs in pairs]
+
+
+def _reference(original: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:
+    """The original's outputs on held-back inputs.
+
+    Raises:
+        CalibrationError: one holds NaN, or nothing but infinities.
+    """
     reference = _outputs(original, held, options)
-    result = []
-    for model in others:
-        error = 0.0
-        for ours, theirs in zip(_outputs(model, held, options), reference, strict=True):
-            if np.issubdtype(theirs.dtype, np.floating) and ours.shape == theirs.shape:
-                spread = float(np.square(theirs - theirs.mean(axis=0)).sum())
-                error += float(np.square(ours - theirs).sum()) / max(spread, 1e-30)
-        result.append(error)
-    return result
+    for output, values in zip(original.graph.output, reference, strict=True):
+        if np.issubdtype(values.dtype, np.floating) and not comparable(values):
+            places = culprits(original, output.name, held, comparable, threads=options.threads)
+            raise refusal(held, places, f"the output {output.name!r}")
+    return reference
+
+
+def _output_error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+    """Relative squared error of one output where it is floating-point; infinite where it is no longer a number.
+
+    Entries that are infinite in both count nothing. Of an output that does not vary it is over ‖y‖² instead.
+    """
+    if not np.issubdtype(theirs.dtype, np.floating) or ours.shape != theirs.shape:
+        return 0.0
+    told = np.isfinite(theirs)
+    if not (np.isfinite(ours) == told).all() or not (ours == theirs)[~told].all():
+        return float("inf")
+    spread = _power(theirs, told) if _alike(theirs) else _spread(theirs)
+    return _power(np.subtract(ours, theirs, where=told, out=np.zeros_like(theirs)), told) / max(spread, 1e-30)
+
+
+def _alike(values: NDArray[Any]) -> bool:
+    """Whether an output is the same for all samples, but for rounding."""
+    return _spread(values) <= CONSTANT * _power(values, np.isfinite(values))
+
+
+def _spread(values: NDArray[Any]) -> float:
+    """Squared distance from the mean over samples, ‖y − mean y‖², of what is finite."""
+    told = np.isfinite(values)
+    mean = values.sum(axis=0, where=told) / np.maximum(told.sum(axis=0), 1)
+    return _power(values - mean, told)
+
+
+def _power(values: NDArray[Any], where: NDArray[np.bool_]) -> float:
+    """‖y‖² of some of the entries."""
+    return float(np.square(values).sum(where=where))
 
 
 def _outputs(model: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:

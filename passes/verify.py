@@ -25,11 +25,11 @@ from halpc.ir.dims import Mask, mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
-from passes.feeds import random_feeds
+from passes.feeds import LAWS, random_feeds
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import check_model, fits, proto_of
 from passes.runtime import run_within, session_of
-from passes.verification.noise import differences, nudge_weights, nudged, running_again
+from passes.verification.noise import differences, nudge_weights, nudged, running_again, tells
 from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible
@@ -214,7 +214,10 @@ def _reference(
     seeds: int,
     inputs: Sequence[Mapping[str, NDArray[Any]]],
 ) -> tuple[list[_Run], list[Cut]]:
-    """What the masked original gives, and the cuts at which it selects by floats; `original` gets more outputs."""
+    """What the masked original gives, and the cuts at which it selects by floats; `original` gets more outputs.
+
+    Where an output holds no finite number on any inputs, random ones of other kinds are tried.
+    """
     expose(original, [cut.tensor for cut in cuts])
     try:
         session = session_of(original, optimise=False)
@@ -222,34 +225,48 @@ def _reference(
         raise ModelError(f"{model.path}: onnxruntime does not load it: {str(error).splitlines()[0]}") from error
     given = {v.name for v in original.graph.input}
     inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in {*given, *names}))
+    runs: list[_Run] = []
+    for law in LAWS:
+        random = _random(session, original, model, seeds, law)
+        for feeds in [*random, *map(dict, inputs if law == LAWS[0] else ())]:
+            seen = {**feeds, **_seen(session, [*names, *inner], feeds, model)}
+            held = {cut.tensor: seen[cut.tensor] for cut in cuts if _is_float(seen[cut.tensor])}
+            runs.append(_Run(feeds, [seen[name] for name in names], held))
+        if all(map(any, zip(*([tells(value) for value in run.outputs] for run in runs), strict=True))):
+            break
+    telling = [run for run in runs if any(map(tells, run.outputs))]
+    if not telling:
+        raise VerificationError(
+            f"{model.path}: on {len(runs)} sets of inputs (normal, in 0 … 1 and small positive numbers) no output holds"
+            " a finite number, so nothing can be compared; give --calibration inputs as the network was made for"
+        )
+    return telling, [cut for cut in cuts if cut.tensor in telling[-1].held]
+
+
+def _random(
+    session: ort.InferenceSession, original: onnx.ModelProto, model: Model, seeds: int, law: str
+) -> list[Values]:
+    """Random inputs at the model's sizes and at others."""
     try:
-        random = [random_feeds(session, model.shapes, seed=seed) for seed in range(seeds)]
+        found = [random_feeds(session, model.shapes, seed=seed, law=law) for seed in range(seeds)]
     except ModelError as error:
         raise ModelError(f"{model.path}: {error}") from error
-    runs: list[_Run] = []
-    floats: set[str] = set()
-    for feeds in [*random, *map(dict, inputs), *_resized(session, original, model)]:
-        try:
-            values = run_within(session, [*names, *inner], feeds)
-        except Exception as error:  # likewise
-            sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
-            raise ModelError(
-                f"{model.path}: onnxruntime does not run it on {sizes}: {str(error).splitlines()[0]};"
-                " give --shape where these sizes are not the model's"
-            ) from error
-        seen = {**feeds, **dict(zip([*names, *inner], values, strict=True))}
-        floats = {name for name, value in seen.items() if _is_float(value)}
-        held = {cut.tensor: seen[cut.tensor] for cut in cuts if cut.tensor in floats}
-        runs.append(_Run(feeds, values[: len(names)], held))
-    if not any(_tells(value) for run in runs for value in run.outputs):
-        raise VerificationError(
-            f"{model.path}: on {len(runs)} sets of inputs no output holds a finite number, so nothing can be compared;"
-            " give --calibration inputs as the network was made for"
-        )
-    return runs, [cut for cut in cuts if cut.tensor in floats]
+    return [*found, *_resized(session, original, model, law)]
 
 
-def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Model) -> list[Values]:
+def _seen(session: ort.InferenceSession, names: Sequence[str], feeds: Values, model: Model) -> Values:
+    """What the original gives under these names."""
+    try:
+        return dict(zip(names, run_within(session, names, feeds), strict=True))
+    except Exception as error:  # onnxruntime raises untyped errors for what it cannot compute
+        sizes = ", ".join(f"{name} {list(value.shape)}" for name, value in feeds.items())
+        raise ModelError(
+            f"{model.path}: onnxruntime does not run it on {sizes}: {str(error).splitlines()[0]};"
+            " give --shape where these sizes are not the model's"
+        ) from error
+
+
+def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Model, law: str) -> list[Values]:
     """Random inputs at other sizes of the dynamic axes, those that the model itself takes."""
     if not any(model.dynamic.values()):
         return []
@@ -260,17 +277,11 @@ def _resized(session: ort.InferenceSession, original: onnx.ModelProto, model: Mo
         sizes = varied(model.graph, model.shapes, model.dynamic, *step)
         if impossible(original, model.shapes, sizes):
             continue
-        feeds = random_feeds(session, sizes)
+        feeds = random_feeds(session, sizes, law=law)
         with contextlib.suppress(Exception):  # onnxruntime raises its own untyped family: the model takes other sizes
             run_within(session, None, feeds)
             found.append(feeds)
     return found
-
-
-def _tells(value: NDArray[Any]) -> bool:
-    """Whether an output holds anything to compare."""
-    unsaid = isinstance(value, np.ndarray) and value.size and np.issubdtype(value.dtype, np.floating)
-    return not unsaid or bool(np.isfinite(value).any())
 
 
 def _is_float(value: object) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from passes.calibration import Calibration
 from passes.inputs import Arrays
+from passes.recovery.finite import usable
 from passes.recovery.gram import Moments
 from passes.recovery.layers import Layer
 
@@ -50,8 +51,10 @@ class Samples:
         number: int,
         limit: int,
         sink: Sink | None = None,
-    ) -> tuple[Moments, Moments]:
+    ) -> tuple[Moments, Moments] | None:
         """Second moments of a layer's inputs and targets, over the samples to fit on and over those held back.
+
+        None where any of them is no number; everything is seen all the same.
 
         Args:
             seen: the number of the batch, a layer, its input, what its output should be, and more arrays like the
@@ -62,15 +65,21 @@ class Samples:
         """
         streams: dict[int, np.random.Generator] = {}
         gathered: Gathered | None = None
+        spoilt = False
         for index, layer, data, target, more in seen:
             in_all = len(target) * self.count / len(next(iter(self.batches[index].values())))
             random = streams.setdefault(layer.index, np.random.default_rng((self.seed, number, len(streams))))
             picks = draw(len(target), layer.flat(target).shape[1], max(1, round(limit / in_all)), random)
             rows, wanted = layer.rows(data, layer.sizes(target), picks), layer.targets(target, picks)
+            spoilt = spoilt or not (usable(rows) and usable(wanted))
+            if spoilt:
+                continue
             if gathered is None:
                 shifts = rows.mean(axis=1, dtype=np.float64), wanted.mean(axis=1, dtype=np.float64)
                 gathered = Gathered((Moments.empty(*shifts), Moments.empty(*shifts)), sink)
             gathered.add(int(index >= self.held_from), rows, wanted, *(layer.targets(array, picks) for array in more))
+        if spoilt:
+            return None
         assert gathered is not None
         gathered.flush()
         return gathered.both

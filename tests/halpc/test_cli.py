@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from halpc.cli import main
+from passes.recover import Recovery, recover
 from tests.passes.patterns import model_of
 from tests.small import SHAPES, model, saved, weights
 
@@ -392,3 +395,24 @@ def test_an_empty_output_name_is_not_the_current_folder(
     assert main(["compile", str(network), "--macs", "50%", "-o", ""]) == 2
     assert "an empty name" in capsys.readouterr().err
     assert sorted(network.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "error, alike, said",
+    [
+        (3.9e17, False, "are off by more than 10 times their variance on held-back"),
+        (float("inf"), False, "are NaN or infinite where they were numbers on held-back"),
+        (0.8, True, "are off by 80% of their mean square on held-back"),
+        (0.0, True, "the network gives the same for all held-back inputs"),
+    ],
+)
+def test_no_percentage_of_next_to_no_variance_is_given(
+    network: Path, monkeypatch: pytest.MonkeyPatch, error: float, alike: bool, said: str
+) -> None:
+    def recovered(*args: Any, **kw: Any) -> Recovery:
+        return replace(recover(*args, **kw), error_after=error, alike=alike)
+
+    monkeypatch.setattr("halpc.compile.recover", recovered)
+    code, out = compiled(network, "--macs", "50%", "--calibration", calibration(network))
+    assert code == 0
+    assert any(said in note for note in json.loads((out / "report.json").read_text())["notes"])

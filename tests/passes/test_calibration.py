@@ -63,6 +63,65 @@ def test_images_are_decoded_resized_and_normalised(tmp_path: Path) -> None:
     np.testing.assert_allclose(values, [[0.0, 0.0, 2.0], [1.0, -0.2, 0.4]], atol=1e-6)
 
 
+RAMP = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+
+
+def _grey(picture: Image.Image, folder: Path, name: str) -> np.ndarray:
+    """Pixels of a picture as the network gets them, beside a black one; all channels are the same."""
+    picture.save(folder / name)
+    Image.new("L", (8, 8)).save(folder / "z.png")
+    found = load_calibration(folder, _model(), mean=[0], std=[1 / 255]).inputs["image"]
+    picked = found[int(np.argmax(found.max(axis=(1, 2, 3))))]
+    assert (picked == picked[:1]).all()
+    return picked[0]
+
+
+RAMPS = {
+    "L.png": lambda: Image.fromarray(RAMP),
+    "LA.png": lambda: Image.fromarray(RAMP).convert("LA"),
+    "RGBA.png": lambda: Image.fromarray(RAMP).convert("RGBA"),
+    "CMYK.tif": lambda: Image.fromarray(RAMP).convert("RGB").convert("CMYK"),
+    "P.png": lambda: Image.fromarray(RAMP).quantize(256),
+    "P.gif": lambda: Image.fromarray(RAMP).quantize(256),
+    "I;16.png": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257),
+    "I;16.tif": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257),
+    "I.pgm": lambda: Image.fromarray(RAMP.astype(np.int32) * 257),
+    "F.tif": lambda: Image.fromarray(RAMP.astype(np.float32) / 255),
+}
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_every_kind_of_picture_gives_the_same_pixels(name: str, tmp_path: Path) -> None:
+    np.testing.assert_allclose(_grey(RAMPS[name](), tmp_path, name), RAMP, atol=0.01)
+
+
+def test_one_bit_is_black_and_white_and_a_transparent_palette_is_its_colours(tmp_path: Path) -> None:
+    bits = RAMP > 100
+    np.testing.assert_allclose(_grey(Image.fromarray(bits), tmp_path, "1.png"), 255 * bits, atol=0.01)
+    palette = Image.fromarray(RAMP).quantize(256)
+    palette.info["transparency"] = bytes(range(256))
+    (tmp_path / "p").mkdir()
+    np.testing.assert_allclose(_grey(palette, tmp_path / "p", "p.png"), RAMP, atol=0.01)
+
+
+@pytest.mark.parametrize("pixels", [RAMP.astype(np.float32), RAMP.astype(np.int32), RAMP / np.float32(255) - 1])
+def test_pictures_whose_scale_nobody_knows_are_refused(pixels: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"x\.tif: \w+ pixels that span .* expected 8 or 16 bits"):
+        _grey(Image.fromarray(pixels), tmp_path, "x.tif")
+
+
+def test_colours_that_do_not_convert_are_refused(tmp_path: Path) -> None:
+    Image.new("LAB", (8, 8)).save(tmp_path / "x.tif")
+    with pytest.raises(CalibrationError, match=r"x\.tif: LAB does not become L "):
+        load_calibration(tmp_path, _model("float[N,1,8,8] image"), mean=[0], std=[1])
+
+
+def test_a_folder_of_other_files_says_which_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIC").touch()
+    with pytest.raises(CalibrationError, match=r"neither .npy files nor images \(\.bmp, .*; there: \.heic\)"):
+        load_calibration(tmp_path, _model(), mean=[0], std=[1])
+
+
 def test_images_for_an_integer_input_stay_pixels(tmp_path: Path) -> None:
     Image.new("L", (16, 16), 200).save(tmp_path / "a.png")
     found = load_calibration(tmp_path, _model("uint8[N,8,8,1] image")).inputs["image"]
@@ -117,6 +176,7 @@ WRONG = {
         "NaN or Inf, first in sample 3",
     ),
     "large": (_images() * 1e9, "image", "never this large"),
+    "small": (_images() * np.float32(1e-30), "image", "never this small"),
     "constant": (np.ones((10, 3, 8, 8), np.float32), "image", "is 1 everywhere"),
     "empty": (np.zeros((0, 3, 8, 8), np.float32), "image", "no samples"),
 }
@@ -142,6 +202,25 @@ def test_a_missing_input_and_different_lengths_are_named() -> None:
 
 def test_doubles_are_taken_for_floats() -> None:
     assert _bad(_images().astype(np.float64)).inputs["image"].dtype == np.float32
+
+
+@pytest.mark.parametrize("rest", [0, 1e-8])
+def test_samples_that_are_all_the_same_are_refused(rest: float) -> None:
+    images = np.repeat(_images(1), 10, axis=0)
+    images[3] *= 1 + rest
+    with pytest.raises(CalibrationError, match="all 10 samples are the same"):
+        calibrate_from({"image": images}, _model())
+    images[3] *= 1.01
+    assert calibrate_from({"image": images}, _model()).distinct() == 2
+
+
+def test_an_input_may_be_the_same_where_another_is_not() -> None:
+    text = "g (float[N,3,8,8] image, int64[N,2] edges) => (float[] y) { r = Cast<to=1>(edges) m = ReduceSum(r)"
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 17]> {text} y = Add(image, m) }}')
+    edges = np.zeros((10, 2), dtype=np.int64)
+    with pytest.raises(CalibrationError, match="all 10 samples are the same"):
+        calibrate_from({"image": np.repeat(_images(1), 10, axis=0), "edges": edges}, model)
+    assert len(calibrate_from({"image": _images(), "edges": edges}, model)) == 10
 
 
 def test_too_few_to_hold_some_back() -> None:

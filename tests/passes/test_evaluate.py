@@ -46,7 +46,8 @@ WRONG = {
     "one-hot": ({"x": SCORES, "labels": np.eye(10, dtype=np.int64)}, "expected one integer class"),
     "floats": ({"x": SCORES, "labels": CLASSES.astype(np.float32)}, "expected one integer class"),
     "length": ({"x": SCORES, "labels": CLASSES[:9]}, "9 labels for 10 samples"),
-    "negative": ({"x": SCORES, "labels": CLASSES - 5}, "classes count from 0"),
+    "negative": ({"x": SCORES, "labels": CLASSES - 5}, r"t\.npz: 'labels' holds -5, .* classes count from 0"),
+    "too large": ({"x": SCORES, "labels": CLASSES.astype(np.uint64) + np.uint64(2**63)}, "holds 92233720368547758"),
     "input": ({"z": SCORES, "labels": CLASSES}, "did you mean 'x'"),
 }
 
@@ -56,6 +57,15 @@ def test_wrong_data_say_what_is_wrong(tmp_path: Path, case: str) -> None:
     arrays, message = WRONG[case]
     with pytest.raises(CalibrationError, match=message):
         load_labelled(_save(tmp_path, **arrays), _model())
+
+
+def test_a_folder_needs_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(CalibrationError, match=r"no labels\.npy with the class of each sample"):
+        load_labelled(tmp_path, _model())
+    np.save(tmp_path / "x.npy", SCORES)
+    np.save(tmp_path / "labels.npy", CLASSES)
+    assert evaluate(_model(), load_labelled(tmp_path, _model())) == Accuracy(10, 10)
 
 
 def test_labels_beyond_the_models_classes_are_an_error(tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_a_weight_that_was_read_wrongly_is_found(tmp_path: Path, text: str) -> N
         check(path, 0.01)
 
 
+def test_a_root_of_what_is_fed_hides_nothing(tmp_path: Path) -> None:
+    text = RESIDUAL.replace("(x, w0", "(root, w0").replace("{\n", "{\n    root = Sqrt (x)\n", 1)
+    path = saved(tmp_path, model(text))
+    check(path, 0)
+    with pytest.raises(VerificationError, match="otherwise than onnxruntime"):
+        check(path, 1e-2)
+
+
 def test_behind_what_draws_nothing_can_be_told(tmp_path: Path) -> None:
     check(saved(tmp_path, model(DRAWS)), 0.5)
 

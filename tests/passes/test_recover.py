@@ -287,6 +287,25 @@ def test_off_only_measures() -> None:
     assert result.error_after == result.error_before > 0
 
 
+def test_an_output_that_does_not_vary_is_judged_by_its_size() -> None:
+    """Inputs that reach nothing: the network gives one number, 10^19 % off for want of a variance."""
+    body = "n = MatMul(x, z)\n r = Relu(n)\n t = Add(r, o)\n u = MatMul(t, a)\n y = MatMul(u, b)"
+    random = {"a": RANDOM.normal(size=(6, 8)), "b": RANDOM.normal(size=(8, 3))}
+    model = _model(body, "4", z=np.zeros((4, 6)), o=np.ones(6), **random)
+    keep = {"a": {1: KEPT}, "b": {0: KEPT}}
+    result = recover(model, cut(model, keep), keep, _calibration(model, 32, 4), mode="off")
+    assert result.alike
+    assert 0.001 < result.error_before < 1000
+    assert not _recovered(_linear(), {"a": {0: KEPT}, "b": {1: KEPT}}, 16, 3, 8, 8).alike
+
+
+def test_samples_that_repeat_count_once() -> None:
+    model = _linear()
+    inputs = np.random.default_rng(7).normal(size=(5, 3, 8, 8)).astype(np.float32).repeat(4, axis=0)
+    with pytest.raises(CalibrationError, match=r"5 different samples \(20 in all\) are too few"):
+        recover(model, model, {}, calibrate_from({"x": inputs}, model))
+
+
 def test_too_few_samples_say_how_many_are_needed() -> None:
     model = _linear()
     keep = {"a": {0: KEPT}, "b": {1: KEPT}}

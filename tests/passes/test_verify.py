@@ -236,3 +236,24 @@ def test_a_sigmoid_that_is_nearly_zero_is_compared_before_it_rounds(tmp_path: Pa
     change(small, "c_w", lambda w: w * np.float32(1.1))
     with pytest.raises(VerificationError, match="differs from the masked original"):
         verify(model, coupling, plan, small)
+
+
+@pytest.mark.parametrize("first, comparable", [("Sqrt(x)", True), ("Acosh(x)", False)])
+def test_a_network_that_gives_numbers_on_positive_inputs_only_is_compared_on_such(
+    first: str, comparable: bool, tmp_path: Path
+) -> None:
+    """Acosh has numbers from 1 on: nothing is compared on any inputs that are tried, and so nothing is verified."""
+    text = f"""root (float[2,8] x) => (float[2,3] y) {{
+        low = {first}
+        a = MatMul(low, a_w)
+        y = MatMul(a, b_w)
+    }}"""
+    made = pruned(model_of(text, {"a_w": (8, 12), "b_w": (12, 3)}), tmp_path)
+    if not comparable:
+        with pytest.raises(VerificationError, match=r"small positive numbers.* nothing can be compared"):
+            verify(*made)
+        return
+    assert verify(*made).runs > 0
+    change(made[3], "b_w", lambda b: b * np.float32(1.01))
+    with pytest.raises(VerificationError, match="differs from the masked original"):
+        verify(*made)
