@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from halpc.errors import ModelError
+from passes.runtime import run_within
 
 _TYPES = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64,
@@ -51,6 +52,37 @@ def random_feeds(
         else:
             feeds[value.name] = np.asarray(rng.integers(0, 2, shape), dtype=dtype)
     return feeds
+
+
+def telling_feeds(
+    session: ort.InferenceSession,
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Sequence[str] | None = None,
+    settings: Mapping[str, float] | None = None,
+) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+    """Random inputs of the first law on which all named outputs tell something, else of the best; and these outputs.
+
+    Args:
+        settings: inputs that always have this value.
+
+    Raises:
+        ModelError: there are none, or a run does not end.
+    """
+    best: tuple[int, dict[str, NDArray[Any]], list[Any]] = -1, {}, []
+    for law in LAWS:
+        feeds = random_feeds(session, shapes, law=law)
+        feeds |= {name: np.full_like(feeds[name], value) for name, value in (settings or {}).items()}
+        values = run_within(session, names, feeds)
+        best = max(best, (sum(map(tells, values)), feeds, values), key=lambda each: each[0])
+        if best[0] == len(values):
+            break
+    return best[1:]
+
+
+def tells(value: NDArray[Any]) -> bool:
+    """Whether an output holds anything to compare."""
+    unsaid = isinstance(value, np.ndarray) and value.size and np.issubdtype(value.dtype, np.floating)
+    return not unsaid or bool(np.isfinite(value).any())
 
 
 def _floats(rng: np.random.Generator, shape: tuple[int, ...], law: str) -> NDArray[np.float64]:

@@ -25,11 +25,11 @@ from halpc.ir.dims import Mask, mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
-from passes.feeds import LAWS, random_feeds
+from passes.feeds import LAWS, random_feeds, tells
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
 from passes.proto import check_model, fits, proto_of
 from passes.runtime import run_within, session_of
-from passes.verification.noise import differences, nudge_weights, nudged, running_again, tells
+from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.reading import check_reading
 from passes.verification.selecting import Cut, cuts_of, expose, hidden, hold
 from passes.verification.sizing import impossible

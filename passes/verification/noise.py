@@ -65,12 +65,6 @@ def differences(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> list[fl
     return [_difference(x, y) for x, y in zip(a, b, strict=True)]
 
 
-def tells(value: NDArray[Any]) -> bool:
-    """Whether an output holds anything to compare."""
-    unsaid = isinstance(value, np.ndarray) and value.size and np.issubdtype(value.dtype, np.floating)
-    return not unsaid or bool(np.isfinite(value).any())
-
-
 def _difference(x: NDArray[Any], y: NDArray[Any]) -> float:
     if not isinstance(x, np.ndarray) or x.size == 0:
         return 0.0

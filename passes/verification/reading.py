@@ -11,17 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from halpc.errors import ModelError, VerificationError, shortened
 from halpc.ir.model import Model
-from passes.feeds import LAWS, random_feeds
+from passes.feeds import telling_feeds
 from passes.loading.spellings import write_out_functions
 from passes.proto import bodies, proto_of
 from passes.runtime import run_within, session_of
-from passes.verification.noise import differences, nudge_weights, nudged, running_again, tells
+from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.selecting import cuts_of, expose, selects
 
 _DRAWS = (
@@ -59,7 +58,7 @@ def check_reading(
     known, told = _computed(file.graph), _told(ours)
     names = [name for name in told if name in known]
     try:
-        theirs, feeds = _values(file, names, model, settings)
+        feeds, theirs = _values(file, names, model, settings)
     except ModelError as error:  # no inputs can be made for it, or it does not end
         raise ModelError(f"{model.path}: {error}") from error
     except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
@@ -90,19 +89,11 @@ def check_reading(
 
 def _values(
     file: onnx.ModelProto, names: Sequence[str], model: Model, settings: Mapping[str, float]
-) -> tuple[list[NDArray[Any]], Values]:
-    """What the file gives under these names, and the inputs."""
+) -> tuple[Values, list[NDArray[Any]]]:
+    """Inputs, and what the file gives under these names."""
     expose(file, names)
     session = session_of(file, optimise=False)
-    best: tuple[int, list[NDArray[Any]], Values] = -1, [], {}
-    for law in LAWS:  # a network that takes a root of what it is fed tells nothing on normal numbers
-        feeds = random_feeds(session, model.shapes, law=law)
-        feeds |= {name: np.full_like(feeds[name], value) for name, value in settings.items()}
-        values = run_within(session, names, feeds)
-        best = max(best, (sum(map(tells, values)), values, feeds), key=lambda each: each[0])
-        if best[0] == len(names):
-            break
-    return best[1:]
+    return telling_feeds(session, model.shapes, names, settings)
 
 
 def _run(proto: onnx.ModelProto, names: Sequence[str], feeds: Values) -> list[NDArray[Any]]:

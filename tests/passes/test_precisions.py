@@ -16,6 +16,7 @@ from passes.couple import couple
 from passes.load import load
 from passes.proto import proto_of
 from passes.slim import plan_for, slim
+from passes.verification.conversion import conversion_error
 from passes.verify import verify
 
 BLOCK = 16
@@ -100,3 +101,10 @@ def test_a_quarter_of_the_hidden_channels_goes(name: str, tmp_path: Path) -> Non
     widths = {len(kept) for axes in plan.keep.values() for kept in axes.values()}
     assert widths <= {48, 64 // BLOCK * 3 // 4}
     assert error < 1e-2
+
+
+def test_what_a_conversion_moves_is_seen_where_normal_inputs_give_nan() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y) <float[3,3] w =
+        {1, 2, 3, 4, 5, 6, 7, 8, 9}> { root = Sqrt(x) y = MatMul(root, w) }"""
+    before, after = onnx.parser.parse_model(text), onnx.parser.parse_model(text.replace("9}", "8}"))
+    assert conversion_error(before, after, {"x": (2, 3)}) > 0.01
