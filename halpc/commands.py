@@ -36,7 +36,7 @@ def compile(args: argparse.Namespace) -> int:
 def sweep(args: argparse.Namespace) -> int:
     """One profile, many budgets."""
     from halpc.show import progress_bar, show_sweep
-    from halpc.sweep import shares
+    from halpc.sweep import refuse_all_missed, shares
     from halpc.sweep import sweep as run
 
     given = [r for r in RESOURCES if getattr(args, r) is not None]
@@ -51,6 +51,7 @@ def sweep(args: argparse.Namespace) -> int:
         _print([p.as_json() for p in points])
     elif not args.quiet:
         show_sweep(points, args.output)
+    refuse_all_missed(points)
     return 0
 
 

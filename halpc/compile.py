@@ -39,7 +39,7 @@ from halpc.options import Options
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
-from passes.cast import precision_of
+from passes.cast import PRECISIONS, precision_of
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
@@ -71,6 +71,7 @@ log = logging.getLogger(__name__)
 
 WRITTEN = (
     "pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine", "model.layers.json",
+    *(f"pruned.{precision}.onnx" for precision in PRECISIONS if precision not in NATIVE),
 )  # fmt: skip
 AGAIN = 2  # times that everything behind the budget is done over
 BUILDS = 2  # of an engine that is not the one that was measured, where the first is over the budget
@@ -100,7 +101,7 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
         report = finish(job)
         if not options.dry_run:
             report = write(job, report, folder)
-            publish(folder, options.out)
+            publish(folder, options.out, WRITTEN)
     return report
 
 
@@ -112,14 +113,13 @@ def check_output(options: Options) -> None:
     """
     if options.dry_run:
         return
-    names = (*WRITTEN, f"pruned.{options.precision}.onnx")
-    check_names(options.out, names)
-    written = {(options.out / name).resolve() for name in names}
+    check_names(options.out, WRITTEN)
+    written = {(options.out / name).resolve() for name in WRITTEN}
     if options.model.resolve() in written:
-        raise OutputError(f"{options.model}: would be replaced by its own result; give -o another folder")
+        raise OutputError(f"{options.model}: would give way to its own result; give -o another folder")
     for path in (options.table, options.calibration, options.evaluate, *options.importance):
         if path is not None and path.resolve() in written:
-            raise OutputError(f"{path}: would be replaced by a file of the result; give -o another folder")
+            raise OutputError(f"{path}: would give way to a file of the result; give -o another folder")
 
 
 def run(job: Job, stages: Stages) -> None:

@@ -256,8 +256,16 @@ def show_sweep(points: Sequence[Point], out: Path) -> None:
             "" if after.accuracy is None else f"{after.accuracy:.2%}",
         )
     OUT.print(table)
-    drawn = "sweep.svg, " if (out / "sweep.svg").is_file() else ""
-    _say(f"written     {out}/sweep.json, {drawn}and a folder per budget")
+    drawn = ["sweep.svg"] if (out / "sweep.svg").is_file() else []
+    _say(f"written     {out}/{', '.join(['sweep.json', *drawn])}{_folders(points)}")
+
+
+def _folders(points: Sequence[Point]) -> str:
+    """How many budgets have a folder with a model."""
+    written = sum(point.written for point in points)
+    if not written:
+        return "; no model"
+    return f" and a folder per budget{f' that has a model: {written} of {len(points)}' * (written < len(points))}"
 
 
 def show_comparison(comparison: Comparison) -> None:

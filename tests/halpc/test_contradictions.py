@@ -170,7 +170,26 @@ def test_an_input_is_not_replaced_by_the_result(
     option: str, name: str, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["compile", str(network), "-q", "-o", "out", "--latency", "60%", option, f"out/{name}"]
-    refused(given, 3, capsys, f"out/{name}: would be replaced", "-o another folder")
+    refused(given, 3, capsys, f"out/{name}: would give way", "-o another folder")
+
+
+def test_a_file_that_this_run_would_remove_is_no_input_of_it(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "60%", "--precision", "fp16"]) == 0
+    given = ["compile", "out/pruned.fp16.onnx", "-q", "-o", "out", "--macs", "60%"]
+    refused(given, 3, capsys, "out/pruned.fp16.onnx: would give way")
+    assert Path("out/pruned.fp16.onnx").is_file()
+
+
+def test_files_of_an_earlier_run_that_this_one_does_not_write_go_and_others_stay(network: Path) -> None:
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "60%", "--precision", "fp16"]) == 0
+    for name in ("model.engine", "model.layers.json", "mine.txt"):
+        (Path("out") / name).write_text("of another run")
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "0.001%"]) == 4
+    assert Path("out/model.engine").is_file()
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "50%"]) == 0
+    assert {f.name for f in Path("out").iterdir()} == {
+        "pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "mine.txt",
+    }  # fmt: skip
 
 
 def test_an_output_that_is_a_link_to_nothing_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
