@@ -29,8 +29,16 @@ from halpc.ir.latency import Comparison, Device
 from halpc.ir.report import Report, spell_price
 from halpc.units import spell_bytes, spell_count, spell_latency, spell_ms
 
+
+class _Console(Console):
+    """One that leaves it to `halpc.streams` what a reader that has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 # Names are no formatting, whatever they look like.
-OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+OUT = _Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(highlight=False, markup=False, emoji=False, stderr=True)
 NO_GAP = 1e-8  # what a proof leaves to rounding
 SHOWN = 40  # groups listed on the terminal

@@ -22,7 +22,7 @@ from halpc.ir.scorefile import read_scores, scores_json
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from halpc.trials import status
-from halpc.units import Budget
+from halpc.units import Budget, spell_shares
 from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume")  # told otherwise, 
 
 def shares(points: int) -> list[str]:
     """`points` budgets, geometrically spaced, as people write them."""
-    return [f"{100 * s:.4g}%" for s in np.geomspace(SLOWEST, FASTEST, points)]
+    return spell_shares(np.geomspace(SLOWEST, FASTEST, points).tolist())
 
 
 def sweep(options: Options, progress: Progress = silent) -> list[Point]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from halpc.errors import UsageError
@@ -140,6 +140,15 @@ def spell_ms(ms: float) -> str:
     if ms < 1:
         return f"{ms * 1e3:.3g} us" if ms < 0.9995 else "1.00 ms"
     return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1e3:.3g} s"
+
+
+def spell_shares(shares: Sequence[float]) -> list[str]:
+    """Shares in percent, with as many significant digits as tell different ones apart, four at least."""
+    for digits in range(4, 17):
+        spelled = [f"{100 * share:.{digits}g}%" for share in shares]
+        if len(set(spelled)) == len(set(shares)):
+            break
+    return spelled
 
 
 def spell_latency(percent: float) -> str:
