@@ -29,17 +29,17 @@ from halpc.casting import (
 )
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, UsageError
-from halpc.idle import idle_device
+from halpc.idle import check_asked, idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised
-from halpc.options import Options
+from halpc.options import PRECISIONS, Options
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
-from passes.cast import PRECISIONS, precision_of
+from passes.cast import precision_of
 from passes.couple import couple
 from passes.coupling.members import produced_by
 from passes.data_score import Kind, ScoreOptions, score_from_data
@@ -94,6 +94,7 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
     Raises:
         HalpcError: one of the classes in `halpc.errors`, each with its exit code.
     """
+    check_asked(options)
     check_output(options)
     job = Job(options, progress)
     with staging(options.out) as folder:

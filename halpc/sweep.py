@@ -16,6 +16,7 @@ from halpc import summary
 from halpc.compile import INPUTS, LEARN, PREPARE, TRY, WRITTEN, check_output, finish, run, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
+from halpc.idle import check_asked
 from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
 from halpc.ir.report import Report
 from halpc.ir.scorefile import read_scores, scores_json
@@ -52,9 +53,11 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
     Raises:
         HalpcError: before the first budget, as `compile_model` does; a budget that cannot be met is a point.
     """
+    first = replace(options, budgets=options.budgets[:1])
+    check_asked(first)
     for budget in options.budgets:
         check_output(replace(options, out=_place(budget, options.out)))
-    job = Job(replace(options, budgets=options.budgets[:1]), progress)
+    job = Job(first, progress)
     with staging(options.out) as folder:
         run(job, INPUTS)
         asked = _asked(job)
@@ -204,8 +207,10 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
     """
     if options.evaluate is None:
         raise UsageError("--max-drop needs --evaluate with labelled inputs")
+    whole = replace(options, budgets=(_share(resource, 1.0),))
+    check_asked(whole)
     check_output(options)
-    job = Job(replace(options, budgets=(_share(resource, 1.0),)), progress)
+    job = Job(whole, progress)
 
     def at(share: float) -> Job:
         return job.at(replace(options, budgets=(_share(resource, share),)))

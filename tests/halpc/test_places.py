@@ -39,6 +39,19 @@ def test_a_name_that_is_too_long_is_refused_by_itself(
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.parametrize("where", ["model", "importance", "calibration", "plan", "table", "profile", "graph", "bench"])
+def test_links_that_go_in_circles_are_refused_by_name(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path)
+    arguments = [word.replace(LONG, "loop") for word in SOMEWHERE[where]]
+    loop = next(word for word in arguments if word.startswith("loop"))
+    Path(loop).symlink_to(loop)
+    assert main(arguments) == 3
+    assert capsys.readouterr().err == f"halpc: {loop}: Too many levels of symbolic links; give another name\n"
+
+
 def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     with Path("/dev/full").open("wb") as full:
         return subprocess.run(
