@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -97,13 +98,18 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
     check_asked(options)
     check_output(options)
     job = Job(options, progress)
-    with staging(options.out) as folder:
+    with scratch(options) as folder:
         run(job, PREPARE)
         report = finish(job)
-        if not options.dry_run:
+        if folder is not None:
             report = write(job, report, folder)
             publish(folder, options.out, WRITTEN)
     return report
+
+
+def scratch(options: Options) -> AbstractContextManager[Path | None]:
+    """The folder that the result is made in; a dry run makes none, and needs no place that can be written."""
+    return nullcontext() if options.dry_run else staging(options.out)
 
 
 def check_output(options: Options) -> None:

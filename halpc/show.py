@@ -155,6 +155,8 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield f"importance  {report.importance_kept:.1%} kept, {_optimality(report)} ({report.solver})"
     if report.prices:
         yield f"price paid  λ = {', '.join(spell_price(r, p) for r, p in report.prices.items())} (importance)"
+    if predicted is None and measured is None:
+        yield "latency     not measured, since no budget is on it; halpc bench compares both models"
     error, noise = report.verification["max_relative_error"], report.verification["tolerance"]
     yield f"verified    slim = masked original within {error:.1e} ({noise:.0e} is float noise)"
     selections, unseen = report.verification["selections"], report.verification["hidden_selections"]

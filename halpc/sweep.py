@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from halpc import summary
-from halpc.compile import INPUTS, LEARN, PREPARE, TRY, WRITTEN, check_output, finish, run, write
+from halpc.compile import INPUTS, LEARN, PREPARE, TRY, WRITTEN, check_output, finish, run, scratch, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
 from halpc.idle import check_asked
@@ -215,7 +215,7 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
     def at(share: float) -> Job:
         return job.at(replace(options, budgets=(_share(resource, share),)))
 
-    with staging(options.out) as folder:
+    with scratch(options) as folder:
         run(job, PREPARE)
         smallest = _bisected(lambda share: _accepted(at(share), max_drop))
         for share in _onwards(smallest):
@@ -223,7 +223,7 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
             report = _measured(own, max_drop)
             if report is None:
                 continue
-            if not options.dry_run:
+            if folder is not None:
                 report = write(own, report, folder)
                 publish(folder, options.out, WRITTEN)
             return report

@@ -18,6 +18,8 @@ from typing import Any
 from halpc.apart import own
 from halpc.errors import OutputError
 
+SHOWN = 20  # letters of the output's name in that of the scratch folder, which must not be too long for a disk
+
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
@@ -35,7 +37,7 @@ def staging(out: Path) -> Iterator[Path]:
         if not place.is_dir():
             inside = "" if place == out else f"{place} "
             raise OutputError(f"{out}: {inside}is a file; give -o the name of a folder")
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name[:SHOWN]}-", suffix=".tmp", dir=place))
         own(folder)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give -o another folder") from error

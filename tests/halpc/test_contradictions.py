@@ -106,6 +106,22 @@ def test_folders_above_the_output_are_not_left_behind(network: Path, arguments: 
     assert not Path("some").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--macs", "60%"], ["--max-drop", "90%", "--evaluate", "e.npz", "--profiler", "onnxruntime"]]
+)
+def test_a_dry_run_needs_no_place_that_can_be_written(arguments: list[str], network: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("e.npz", x=rng.standard_normal((16, 3, 8, 8)).astype(np.float32), labels=rng.integers(0, 5, 16))
+    assert main(["compile", str(network), "-q", "-o", "/proc/out", "--dry-run", *arguments]) == 0
+
+
+@pytest.mark.parametrize("letter", ["x", "ш"])
+def test_an_output_may_have_the_longest_name_of_its_disk(letter: str, network: Path) -> None:
+    name = letter * (250 // len(letter.encode()))
+    assert main(["compile", str(network), "-q", "-o", name, "--macs", "60%"]) == 0
+    assert (Path(name) / "report.json").is_file()
+
+
 @pytest.mark.parametrize("command", ["compile", "sweep"])
 def test_a_result_does_not_replace_its_own_model(
     command: str, network: Path, capsys: pytest.CaptureFixture[str]
