@@ -5,17 +5,22 @@ So are SIGTERM and SIGHUP (a batch system's time limit, a connection that is los
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 
 def run() -> int:
     """The command line; its exit code."""
     try:
+        from halpc.streams import reopen
+
+        reopen()
         from halpc.apart import apart
 
         return apart(_command)
     except KeyboardInterrupt:
-        print("halpc: interrupted before anything was done", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print("halpc: interrupted before anything was done", file=sys.stderr)
         return 130
 
 

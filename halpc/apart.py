@@ -14,13 +14,14 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+
+from halpc.streams import tell
 
 FAILED = 6  # the exit code of `halpc.errors.BackendError`, which is not loaded here
 ONCE_S = 1.0  # signals that come closer together are one: a terminal's reaches both processes, and is handed on, too
@@ -56,7 +57,12 @@ def apart(work: Callable[[], int]) -> int:
         return work()
     here, there = os.pipe()  # nothing is ever written: it closes where the first process ends
     first = os.getpid()
-    worker = os.fork()
+    try:
+        worker = os.fork()
+    except OSError:  # no more processes may be made
+        shutil.rmtree(ledger, ignore_errors=True)
+        _interruptible()
+        return work()
     if worker == 0:
         os.close(there)
         try:
@@ -130,7 +136,7 @@ def _outcome(code: int, ledger: Path) -> int:
     if done.is_file():  # it died on its way out
         return int(done.read_text())
     _tidy(ledger)
-    print(f"halpc: {_epitaph(-code, ledger)}", file=sys.stderr)
+    tell(_epitaph(-code, ledger))
     return FAILED
 
 

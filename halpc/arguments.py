@@ -9,20 +9,26 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from halpc import __version__
-from halpc.errors import InputError, UsageError
+from halpc.errors import UsageError
 from halpc.idle import profiler_of, refuse_idle
-from halpc.options import Options
-from halpc.units import Budget, check_percentile, parse_budget, parse_shapes, parse_values
+from halpc.options import (
+    LARGEST,
+    MOST,
+    PRECISIONS,
+    PROFILERS,
+    PROVIDERS,
+    RECOVERIES,
+    SCORES,
+    SOLVERS,
+    Options,
+    path_of,
+)
+from halpc.units import Budget, parse_budget, parse_shapes, parse_values
 
 EXIT_CODES = """\
 exit codes: 0 met · 1 internal error · 2 usage · 3 invalid or unsupported input file · 4 infeasible budget
-            5 verification failed · 6 backend missing or killed · 7 measured over budget
-            130 interrupted (resumable)"""
-SCORES = ("auto", "l1", "l2", "bn", "sp-lamp", "energy", "unrecoverable")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-PROFILERS = ("auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
-PROVIDERS = ("cpu", "cuda", "tensorrt")
-MOST = 10_000  # steps, or points of a sweep
+            5 verification failed · 6 backend missing or killed · 7 measured over budget · 130 interrupted (run again)
+environment: HALPC_CACHE is the folder of latency tables (default: halpc in the user's cache folder)"""
 RESOURCES = ("latency", "macs", "params", "peak_memory")
 _OPTION, _NEGATIVE = re.compile(r"--[a-z][a-z-]*|-o"), re.compile(r"-[.,]?\d")
 
@@ -152,7 +158,7 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--mean", type=_floats, metavar="R,G,B", help="of images, in 0..1")
     data.add_argument("--std", type=_floats, metavar="R,G,B", help="of images, in 0..1")
     data.add_argument("--evaluate", type=_path, metavar="NPZ", help="inputs and labels: top-1 before and after")
-    data.add_argument("--recover", choices=("refit", "bias", "off"), default="refit", help="what the calibration "
+    data.add_argument("--recover", choices=RECOVERIES, default="refit", help="what the calibration "
                       "inputs adjust: weights and biases (default), biases alone (cheap), or nothing")  # fmt: skip
     data.add_argument("--no-recover", action=_Once, nargs=0, const="off", dest="recover", help="the same as off")
     _device_arguments(parser)
@@ -160,12 +166,14 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
     device.add_argument("--table", type=_path, metavar="FILE", help="latency table taken earlier, or elsewhere")
     device.add_argument("--accept-table-from-other-device", action="store_true")
     choice = parser.add_argument_group("selection")
-    choice.add_argument("--solver", choices=("joint", "halp", "sp-lamp"), default="joint")
+    choice.add_argument("--solver", choices=SOLVERS, default="joint")
     choice.add_argument("--steps", type=_few, default=1, help="pruning steps of --solver halp")
     choice.add_argument("--align", type=_positive, metavar="N", help="channels are multiples of N (with "
                         "--latency 8, 4 where that leaves much of it, 2 and 1 where nothing else meets it; else any"
                         " width)")  # fmt: skip
-    choice.add_argument("--min-width", type=_positive, default=1, metavar="N", help="least channels of a group")
+    choice.add_argument("--min-width", type=_positive, default=1, metavar="N",
+                        help="least channels of a group that stays (a residual branch may still vanish altogether:"
+                        " --no-vanish)")  # fmt: skip
     choice.add_argument("--no-vanish", action="store_true", help="keep every residual branch")
 
 
@@ -246,7 +254,7 @@ def _schedule_command(commands: Commands, shared: argparse.ArgumentParser) -> ar
     return parser
 
 
-def _positive(text: str, most: int = 2**31 - 1) -> int:
+def _positive(text: str, most: int = LARGEST) -> int:
     if not text.isdecimal() or not 0 < int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most}")
     return int(text)
@@ -257,18 +265,9 @@ def _few(text: str) -> int:
 
 
 def _path(text: str) -> Path:
-    """A name that there could be.
-
-    Raises:
-        InputError: no disk holds a name this long.
-    """
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name; give a file, or a folder (. is the current one)")
-    try:
-        Path(text).exists()
-    except OSError as error:
-        raise InputError(f"{text}: {error.strerror}; give another name") from error
-    return Path(text)
+    return path_of(text)
 
 
 def _floats(text: str) -> tuple[float, ...]:
@@ -280,17 +279,13 @@ def _floats(text: str) -> tuple[float, ...]:
 
 def _budgets(args: argparse.Namespace) -> tuple[Budget, ...]:
     given = {r: getattr(args, r) for r in RESOURCES if getattr(args, r) is not None}
-    if not given:
-        raise UsageError(
-            "no budget: give --latency 60%, --macs 50%, --params 50% or --peak-memory 50% (absolute: 5ms, 120M, 64MB)"
-        )
     return tuple(parse_budget(resource.replace("_", "-"), text) for resource, text in given.items())
 
 
 def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = None) -> Options:
     """The compile options that the arguments spell; `budgets` in place of the arguments' own."""
-    check_percentile(args.percentile)
     refuse_idle(args)
+    profiles = {w: parse_shapes(getattr(args, f"{w}_shapes"), f"--{w}-shapes") for w in ("min", "opt", "max")}
     return Options(
         model=args.model,
         budgets=_budgets(args) if budgets is None else budgets,
@@ -308,7 +303,7 @@ def options_of(args: argparse.Namespace, budgets: tuple[Budget, ...] | None = No
         shapes=parse_shapes((*args.opt_shapes, *args.shape)),
         batch=args.batch,
         values=parse_values(args.values),
-        profiles={w: parse_shapes(getattr(args, f"{w}_shapes")) for w in ("min", "opt", "max")},
+        profiles=profiles,
         freeze=tuple(args.freeze),
         align=args.align,
         min_width=args.min_width,

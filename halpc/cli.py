@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -13,45 +11,35 @@ from halpc import commands
 from halpc.apart import doing
 from halpc.arguments import joined, parser_for
 from halpc.errors import HalpcError, InputError
+from halpc.streams import printed, spell_all, tell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit code."""
-    _print_whatever()
+    spell_all()
     try:
-        args = parser_for(commands).parse_args(joined(sys.argv[1:] if argv is None else argv))
+        args = _parsed(sys.argv[1:] if argv is None else argv)
         _log(args.verbose, args.quiet)
         doing(args.command)
-        code = int(args.run(args))
-        sys.stdout.flush()
-        return code
+        return int(args.run(args))
     except HalpcError as error:
-        print(f"halpc: {error}", file=sys.stderr)
+        tell(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("halpc: interrupted; what was measured is kept, run the same command again to go on", file=sys.stderr)
+        tell("interrupted; what was measured is kept, run the same command again to go on")
         return 130
-    except BrokenPipeError:
-        _print_no_more()
-        return 1
     except OSError as error:
-        _print_no_more()
-        where = error.filename or "the current folder, or where the result is printed"
-        print(f"halpc: {where}: {error.strerror or error}; make room, or give another place", file=sys.stderr)
+        tell(f"{error.filename or 'the current folder'}: {error.strerror or error}; make room, or give another place")
         return InputError.exit_code
 
 
-def _print_whatever() -> None:
-    """What a terminal has no letter for is spelled, not an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _print_no_more() -> None:
-    """Nobody takes what is left to be printed: let Python not fail with it at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parser_for(commands).parse_args(joined(argv))
+    except SystemExit:  # of --help and --version
+        with printed():
+            pass
+        raise
 
 
 def _log(verbose: int, quiet: bool) -> None:

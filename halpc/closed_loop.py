@@ -29,7 +29,8 @@ from profilers import profiler_for
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 HALF = 4  # and of this, where the best of those leaves much of the budget and nothing worth more is expected to fit
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
-CLOSE = 0.975  # a result that surely met the limit and uses this share of it is not improved any further
+LITTLE = 0.025  # share of the limit
+CLOSE = 1 - LITTLE  # a result that surely met the limit and uses this share of it is not improved any further
 ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit and nearly used it is left as it is
 LONGER = 3.0  # times as long, at most, where more is left of the limit
 WILD = 1.0  # error of a table about its own networks, from which on a note warns
@@ -169,8 +170,8 @@ def select_and_measure(job: Job) -> None:
 def _good_enough(job: Job, good: Trial) -> bool:
     """Whether another round could gain little: nothing is left of the limit, or noise has taken long already."""
     close = good.evidence.share >= CLOSE or whole(job, good.selection)
-    left = (1 - good.evidence.share) / (1 - CLOSE)
-    return good.evidence.sure and (close or job.measuring_s > ENOUGH_S * min(left, LONGER))
+    left = (1 - good.evidence.share) / LITTLE
+    return good.evidence.sure and (close or job.measuring_s > ENOUGH_S * min(max(left, 1.0), LONGER))
 
 
 def _candidate(job: Job, guess: Guess) -> Candidate:

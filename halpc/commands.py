@@ -8,7 +8,8 @@ from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
 from halpc.errors import OverBudgetError, UsageError
-from halpc.units import parse_budget, parse_shapes, parse_share, parse_values, spell_ms, spell_over
+from halpc.streams import printed
+from halpc.units import parse_budget, parse_shapes, parse_share, parse_values, spell_ms, spell_over, spell_shares
 
 
 def compile(args: argparse.Namespace) -> int:
@@ -24,10 +25,12 @@ def compile(args: argparse.Namespace) -> int:
             report = fastest_within(options_of(args, ()), "latency", parse_share("--max-drop", args.max_drop), progress)
         else:
             report = compile_model(options_of(args), progress)
-    if args.json:
-        _print(report.as_json())
-    elif not args.quiet:
-        show_report(report, None if args.dry_run else args.output)
+    out = None if args.dry_run else args.output
+    with printed(out):
+        if args.json:
+            _print(report.as_json())
+        elif not args.quiet:
+            show_report(report, out)
     if report.status == "over budget":
         raise OverBudgetError(_over(report))
     return 0
@@ -36,7 +39,7 @@ def compile(args: argparse.Namespace) -> int:
 def sweep(args: argparse.Namespace) -> int:
     """One profile, many budgets."""
     from halpc.show import progress_bar, show_sweep
-    from halpc.sweep import shares
+    from halpc.sweep import refuse_all_missed, shares
     from halpc.sweep import sweep as run
 
     given = [r for r in RESOURCES if getattr(args, r) is not None]
@@ -47,10 +50,12 @@ def sweep(args: argparse.Namespace) -> int:
     budgets = tuple(dict.fromkeys(parse_budget(resource.replace("_", "-"), text) for text in texts))
     with progress_bar(quiet=args.quiet or args.json) as progress:
         points = run(options_of(args, budgets), progress)
-    if args.json:
-        _print([p.as_json() for p in points])
-    elif not args.quiet:
-        show_sweep(points, args.output)
+    with printed(args.output):
+        if args.json:
+            _print([p.as_json() for p in points])
+        elif not args.quiet:
+            show_sweep(points, args.output)
+    refuse_all_missed(points)
     return 0
 
 
@@ -64,10 +69,11 @@ def inspect(args: argparse.Namespace) -> int:
     found = _inspected(args)
     if args.graph is not None:
         save_graph(found, args.graph)
-    if args.json:
-        _print(found.as_json())
-    else:
-        show_inspection(found)
+    with printed(args.graph):
+        if args.json:
+            _print(found.as_json())
+        else:
+            show_inspection(found)
     return 0
 
 
@@ -76,7 +82,8 @@ def explain(args: argparse.Namespace) -> int:
     from halpc.inspection import explain as sentences
 
     lines = sentences(_inspected(args), args.layer, args.other)
-    print(json.dumps(lines, indent=1) if args.json else "\n".join(lines))
+    with printed():
+        print(json.dumps(lines, indent=1) if args.json else "\n".join(lines))
     return 0
 
 
@@ -98,10 +105,11 @@ def profile(args: argparse.Namespace) -> int:
         )
     with progress_bar(quiet=args.quiet or args.json) as progress:
         found = measure_table(args, progress)
-    if args.json:
-        _print(found)
-    elif not args.quiet:
-        show_profile(found)
+    with printed(args.output):
+        if args.json:
+            _print(found)
+        elif not args.quiet:
+            show_profile(found)
     return 0
 
 
@@ -111,10 +119,11 @@ def bench(args: argparse.Namespace) -> int:
     from halpc.show import show_comparison
 
     comparison = compare(args)
-    if args.json:
-        _print(comparison.as_json())
-    else:
-        show_comparison(comparison)
+    with printed():
+        if args.json:
+            _print(comparison.as_json())
+        else:
+            show_comparison(comparison)
     return 0
 
 
@@ -126,10 +135,11 @@ def schedule(args: argparse.Namespace) -> int:
     if budget.share is None:
         raise UsageError("schedule: give the last target as a share of the baseline, such as 55% or 1.8x")
     shares = targets(1.0, budget.share, args.steps)
-    if args.json:
-        _print([float(share) for share in shares])
-    else:
-        print("\n".join(f"{100 * share:.4g}%" for share in shares))
+    with printed():
+        if args.json:
+            _print([float(share) for share in shares])
+        else:
+            print("\n".join(spell_shares(shares)))
     return 0
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,13 +31,13 @@ from halpc.casting import (
 )
 from halpc.engine_shapes import engine_shapes
 from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, SaliencyError, UsageError
-from halpc.idle import idle_device
+from halpc.idle import check_asked, idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
 from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised, unspent
-from halpc.options import Options
+from halpc.options import PRECISIONS, Options
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
@@ -72,6 +73,7 @@ log = logging.getLogger(__name__)
 
 WRITTEN = (
     "pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "model.engine", "model.layers.json",
+    *(f"pruned.{precision}.onnx" for precision in PRECISIONS if precision not in NATIVE),
 )  # fmt: skip
 AGAIN = 2  # times that everything behind the budget is done over
 BUILDS = 2  # of an engine that is not the one that was measured, where the first is over the budget
@@ -96,15 +98,21 @@ def compile_model(options: Options, progress: Progress = silent) -> Report:
     Raises:
         HalpcError: one of the classes in `halpc.errors`, each with its exit code.
     """
+    check_asked(options)
     check_output(options)
     job = Job(options, progress)
-    with staging(options.out) as folder:
+    with scratch(options) as folder:
         run(job, PREPARE)
         report = finish(job)
-        if not options.dry_run:
+        if folder is not None:
             report = write(job, report, folder)
-            publish(folder, options.out)
+            publish(folder, options.out, WRITTEN)
     return report
+
+
+def scratch(options: Options) -> AbstractContextManager[Path | None]:
+    """The folder that the result is made in; a dry run makes none, and needs no place that can be written."""
+    return nullcontext() if options.dry_run else staging(options.out)
 
 
 def check_output(options: Options) -> None:
@@ -115,14 +123,13 @@ def check_output(options: Options) -> None:
     """
     if options.dry_run:
         return
-    names = (*WRITTEN, f"pruned.{options.precision}.onnx")
-    check_names(options.out, names)
-    written = {(options.out / name).resolve() for name in names}
+    check_names(options.out, WRITTEN)
+    written = {(options.out / name).resolve() for name in WRITTEN}
     if options.model.resolve() in written:
-        raise OutputError(f"{options.model}: would be replaced by its own result; give -o another folder")
+        raise OutputError(f"{options.model}: would give way to its own result; give -o another folder")
     for path in (options.table, options.calibration, options.evaluate, *options.importance):
         if path is not None and path.resolve() in written:
-            raise OutputError(f"{path}: would be replaced by a file of the result; give -o another folder")
+            raise OutputError(f"{path}: would give way to a file of the result; give -o another folder")
 
 
 def run(job: Job, stages: Stages) -> None:

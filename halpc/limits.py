@@ -62,7 +62,7 @@ def what_stays(options: Options) -> str:
     }  # fmt: skip
     options_too = ", ".join(name for name, is_given in given.items() if is_given)
     tell = f"`halpc inspect {options.model}` lists what stays whole, and why"
-    return f"{tell}; {options_too} may keep more" if options_too else tell
+    return f"{tell}; without {options_too} more may go" if options_too else tell
 
 
 def remarks(job: Job, found: Evidence) -> Iterator[str]:

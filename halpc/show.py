@@ -29,8 +29,16 @@ from halpc.ir.latency import Comparison, Device
 from halpc.ir.report import Report, spell_price
 from halpc.units import spell_bytes, spell_count, spell_latency, spell_ms
 
+
+class _Console(Console):
+    """One that leaves it to `halpc.streams` what a reader that has gone means."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 # Names are no formatting, whatever they look like.
-OUT = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+OUT = _Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 ERR = Console(highlight=False, markup=False, emoji=False, stderr=True)
 NO_GAP = 1e-8  # what a proof leaves to rounding
 SHOWN = 40  # groups listed on the terminal
@@ -147,6 +155,8 @@ def _sentences(report: Report, out: Path | None) -> Iterator[str]:
     yield f"importance  {report.importance_kept:.1%} kept, {_optimality(report)} ({report.solver})"
     if report.prices:
         yield f"price paid  λ = {', '.join(spell_price(r, p) for r, p in report.prices.items())} (importance)"
+    if predicted is None and measured is None:
+        yield "latency     not measured, since no budget is on it; halpc bench compares both models"
     error, noise = report.verification["max_relative_error"], report.verification["tolerance"]
     yield f"verified    slim = masked original within {error:.1e} ({noise:.0e} is float noise)"
     selections, unseen = report.verification["selections"], report.verification["hidden_selections"]
@@ -256,8 +266,16 @@ def show_sweep(points: Sequence[Point], out: Path) -> None:
             "" if after.accuracy is None else f"{after.accuracy:.2%}",
         )
     OUT.print(table)
-    drawn = "sweep.svg, " if (out / "sweep.svg").is_file() else ""
-    _say(f"written     {out}/sweep.json, {drawn}and a folder per budget")
+    drawn = ["sweep.svg"] if (out / "sweep.svg").is_file() else []
+    _say(f"written     {out}/{', '.join(['sweep.json', *drawn])}{_folders(points)}")
+
+
+def _folders(points: Sequence[Point]) -> str:
+    """How many budgets have a folder with a model."""
+    written = sum(point.written for point in points)
+    if not written:
+        return "; no model"
+    return f" and a folder per budget{f' that has a model: {written} of {len(points)}' * (written < len(points))}"
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from halpc import summary
-from halpc.compile import INPUTS, LEARN, PREPARE, TRY, check_output, finish, run, write
+from halpc.compile import INPUTS, LEARN, PREPARE, TRY, WRITTEN, check_output, finish, run, scratch, write
 from halpc.draw import draw_sweep
 from halpc.errors import InfeasibleError, InputError, OverBudgetError, UsageError
+from halpc.idle import check_asked
 from halpc.ir.frontier import Frontier, Outcome, Point, read_frontier
 from halpc.ir.report import Report
 from halpc.ir.scorefile import read_scores, scores_json
 from halpc.job import Job, Progress, silent
 from halpc.options import Options
 from halpc.trials import status
-from halpc.units import Budget
+from halpc.units import Budget, spell_shares
 from passes.write import publish, staging, write_json
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,14 @@ log = logging.getLogger(__name__)
 SLOWEST, FASTEST = 0.95, 0.25  # shares between which --points places its budgets
 LEAST, RESOLUTION = 0.02, 0.02  # share that --max-drop starts from, and how closely it is found
 READ = ("importance", "calibration", "evaluate")  # options that name inputs: what is in them counts, not where they are
-SCORES = "scores.json"
+MET = ("met", "predicted")  # statuses of a budget that is kept
+SCORES, PLOT = "scores.json", "sweep.svg"
 ELSEWHERE = ("model", "budgets", "out", "dry_run", "resume")  # told otherwise, or no options of a sweep
 
 
 def shares(points: int) -> list[str]:
     """`points` budgets, geometrically spaced, as people write them."""
-    return [f"{100 * s:.4g}%" for s in np.geomspace(SLOWEST, FASTEST, points)]
+    return spell_shares(np.geomspace(SLOWEST, FASTEST, points).tolist())
 
 
 def sweep(options: Options, progress: Progress = silent) -> list[Point]:
@@ -51,9 +53,11 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
     Raises:
         HalpcError: before the first budget, as `compile_model` does; a budget that cannot be met is a point.
     """
+    first = replace(options, budgets=options.budgets[:1])
+    check_asked(first)
     for budget in options.budgets:
         check_output(replace(options, out=_place(budget, options.out)))
-    job = Job(replace(options, budgets=options.budgets[:1]), progress)
+    job = Job(first, progress)
     with staging(options.out) as folder:
         run(job, INPUTS)
         asked = _asked(job)
@@ -68,9 +72,26 @@ def sweep(options: Options, progress: Progress = silent) -> list[Point]:
             points = [done[b.text] for b in options.budgets if b.text in done]
             write_json(folder / "sweep.json", Frontier(str(options.model), asked, points).as_json())
             publish(folder, options.out)
-        draw_sweep(points, options.budgets[0].resource, folder / "sweep.svg")
-        publish(folder, options.out)
+        if any(point.outcome is not None for point in points):
+            draw_sweep(points, options.budgets[0].resource, folder / PLOT)
+        publish(folder, options.out, (PLOT,))
     return points
+
+
+def refuse_all_missed(points: Sequence[Point]) -> None:
+    """Of a sweep that met no budget at all.
+
+    Raises:
+        InfeasibleError: no choice of widths meets any of them.
+        OverBudgetError: models were found, and all of them measured over their budgets.
+    """
+    if any(point.status in MET for point in points):
+        return
+    measured = [point for point in points if point.status != "infeasible"]
+    if measured:
+        raise OverBudgetError(f"none of {len(points)} budget(s) was met: what was found measured over")
+    reason = f"none of {len(points)} budget(s) can be met; of the first, {points[0].budget}: {points[0].reason}"
+    raise InfeasibleError(reason, budget=0.0, floor=0.0)
 
 
 def _learn(job: Job, asked: dict[str, Any], folder: Path) -> None:
@@ -141,7 +162,7 @@ def _finished(options: Options, asked: dict[str, Any]) -> dict[str, Point]:
 
 def _whole(point: Point, place: Path) -> bool:
     """Whether what a point wrote is still there; `report.json` is what is moved there last."""
-    return point.status in ("infeasible", "slower") or (place / "report.json").is_file()
+    return not point.written or (place / "report.json").is_file()
 
 
 def _place(budget: Budget, out: Path) -> Path:
@@ -155,14 +176,23 @@ def _point(job: Job, budget: Budget, out: Path) -> Point:
     try:
         report = finish(own)
     except InfeasibleError as error:
+        _clear(place)
         return Point(budget.text, "infeasible", None, str(error))
     try:
         with staging(place) as folder:
             report = write(own, report, folder)
-            publish(folder, place)
+            publish(folder, place, WRITTEN)
     except OverBudgetError as error:
+        _clear(place)
         return Point(budget.text, "slower", Outcome.of(report), str(error))
     return Point(budget.text, report.status, Outcome.of(report))
+
+
+def _clear(place: Path) -> None:
+    """Let a budget that nothing is written for leave no model of an earlier sweep behind."""
+    if place.is_dir():
+        with staging(place) as folder:
+            publish(folder, place, WRITTEN)
 
 
 def fastest_within(options: Options, resource: str, max_drop: float, progress: Progress = silent) -> Report:
@@ -177,13 +207,15 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
     """
     if options.evaluate is None:
         raise UsageError("--max-drop needs --evaluate with labelled inputs")
+    whole = replace(options, budgets=(_share(resource, 1.0),))
+    check_asked(whole)
     check_output(options)
-    job = Job(replace(options, budgets=(_share(resource, 1.0),)), progress)
+    job = Job(whole, progress)
 
     def at(share: float) -> Job:
         return job.at(replace(options, budgets=(_share(resource, share),)))
 
-    with staging(options.out) as folder:
+    with scratch(options) as folder:
         run(job, PREPARE)
         smallest = _bisected(lambda share: _accepted(at(share), max_drop))
         for share in _onwards(smallest):
@@ -191,9 +223,9 @@ def fastest_within(options: Options, resource: str, max_drop: float, progress: P
             report = _measured(own, max_drop)
             if report is None:
                 continue
-            if not options.dry_run:
+            if folder is not None:
                 report = write(own, report, folder)
-                publish(folder, options.out)
+                publish(folder, options.out, WRITTEN)
             return report
     raise InfeasibleError(
         f"--max-drop {max_drop:.2%}: every pruned model loses more; allow more, or give --calibration inputs, which"
@@ -239,7 +271,7 @@ def _measured(job: Job, max_drop: float) -> Report | None:
         report = finish(job)
     except (InfeasibleError, OverBudgetError):
         return None
-    return report if status(job) in ("met", "predicted") and _lost(job) <= max_drop else None
+    return report if status(job) in MET and _lost(job) <= max_drop else None
 
 
 def _lost(job: Job) -> float:

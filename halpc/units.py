@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from halpc.errors import UsageError
@@ -47,14 +47,20 @@ def parse_budget(resource: str, text: str) -> Budget:
     """A budget from what a person wrote.
 
     Raises:
-        UsageError: no number, an unknown unit, not above zero, or a share above the baseline.
+        UsageError: no such resource, no number, an unknown unit, not above zero, or a share above the baseline.
     """
+    if resource not in _SUFFIXES or not isinstance(text, str):
+        raise UsageError(
+            f"budget {resource!r}, {text!r}: expected one of {', '.join(_SUFFIXES)}, and text such as '60%'"
+        )
     suffixes, examples = _SUFFIXES[resource]
     match = re.fullmatch(r"\s*([+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?)\s*(\S*)\s*", text)
     hint = f"--{resource} {text!r}: expected a budget such as {examples}"
     if match is None:
         raise UsageError(hint)
-    number, suffix = float(match[1].replace(",", ".")), match[2].lower()
+    if re.search(r",\d{3}$", match[1]):
+        raise UsageError(f"{hint}; leave the comma out of thousands, and write a decimal point")
+    number, suffix = float(match[1].replace(",", ".")), match[2].lower().replace("μ", "µ")  # Greek mu, micro sign
     if not LEAST < number < 1 / LEAST:
         raise UsageError(f"{hint}; it must be above zero, and finite")
     if suffix in ("%", "x"):
@@ -62,6 +68,8 @@ def parse_budget(resource: str, text: str) -> Budget:
         if share > 1:
             raise UsageError(f"{hint}; {text.strip()} is above the model as it is, there is nothing to do")
         return Budget(resource, share, None, match[1] + match[2])
+    if not suffix and number < 1:
+        raise UsageError(f"{hint}; as a share of the model as it is, that is {100 * number:g}%")
     if suffix not in suffixes or (resource == "latency" and not suffix):
         raise UsageError(f"{hint}; {match[2] or 'a number alone'!s} is no unit for it")
     return Budget(resource, None, number * suffixes[suffix], match[1] + match[2])
@@ -82,11 +90,13 @@ def parse_share(option: str, text: str) -> float:
 
 def check_percentile(percent: float) -> None:
     """Raises a UsageError where there is no such percentile."""
+    if not isinstance(percent, int | float):
+        raise UsageError(f"--percentile {percent!r}: expected a number above 0 and up to 100")
     if not 0 < percent <= 100:
         raise UsageError(f"--percentile {percent:g}: expected a number above 0 and up to 100")
 
 
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+def parse_shape(text: str, option: str = "--shape") -> tuple[str, tuple[int, ...]]:
     """`input:1x3x224x224` as a name and sizes; a name may contain colons.
 
     Raises:
@@ -94,14 +104,14 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """
     name, _, sizes = text.rpartition(":")
     if not name or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes):
-        raise UsageError(f"--shape {text!r}: expected NAME:1x3x224x224 with sizes above zero")
+        raise UsageError(f"{option} {text!r}: expected NAME:1x3x224x224 with sizes above zero")
     shape = tuple(int(n) for n in sizes.split("x"))
     if max(shape) >= 2**31:
-        raise UsageError(f"--shape {text!r}: expected sizes below 2147483648")
+        raise UsageError(f"{option} {text!r}: expected sizes below 2147483648")
     return name, shape
 
 
-def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def parse_shapes(texts: Iterable[str], option: str = "--shape") -> dict[str, tuple[int, ...]]:
     """Sizes by input.
 
     Raises:
@@ -109,9 +119,9 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
-        name, shape = parse_shape(text)
+        name, shape = parse_shape(text, option)
         if shapes.setdefault(name, shape) != shape:
-            raise UsageError(f"--shape {text!r}: input {name!r} has another shape already, {shapes[name]}; give one")
+            raise UsageError(f"{option} {text!r}: input {name!r} has another shape already, {shapes[name]}; give one")
     return shapes
 
 
@@ -140,6 +150,15 @@ def spell_ms(ms: float) -> str:
     if ms < 1:
         return f"{ms * 1e3:.3g} us" if ms < 0.9995 else "1.00 ms"
     return f"{ms:.3g} ms" if ms < 999.5 else f"{ms / 1e3:.3g} s"
+
+
+def spell_shares(shares: Sequence[float]) -> list[str]:
+    """Shares in percent, with as many significant digits as tell different ones apart, four at least."""
+    for digits in range(4, 17):
+        spelled = [f"{100 * share:.{digits}g}%" for share in shares]
+        if len(set(spelled)) == len(set(shares)):
+            break
+    return spelled
 
 
 def spell_latency(percent: float) -> str:

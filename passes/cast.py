@@ -41,13 +41,13 @@ from onnxruntime.quantization import (
 )
 
 from halpc.errors import CalibrationError, ModelError, UsageError
+from halpc.options import PRECISIONS
 from passes.casting.float8 import as_float8, has_float8
 from passes.casting.half import as_bfloat16, as_float16
 from passes.proto import opset_of
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISERS = (
     "QuantizeLinear",

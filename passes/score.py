@@ -35,6 +35,7 @@ from passes.weights import array_of
 log = logging.getLogger(__name__)
 
 DATA_SCORES = ("energy", "unrecoverable")
+CLOSE = 0.8  # of difflib's ratio: a slip of the hand
 LARGEST = 1e100  # of an importance
 SUFFIXES = (".weight", ".kernel", ".gamma", ".scale")
 
@@ -132,7 +133,8 @@ def read_importance(path: Path) -> dict[str, NDArray[np.generic]]:
     if reader is None:
         raise SaliencyError(f"{path}: importance files are .npz, .safetensors or .json")
     if not path.is_file():
-        raise SaliencyError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give a file")
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        raise SaliencyError(f"{path}: {what}; give a file")
     try:
         return dict(reader(path))
     except SaliencyError:
@@ -149,9 +151,11 @@ def _read_npz(path: Path) -> Mapping[str, NDArray[np.generic]]:
 
 
 def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    import ml_dtypes  # with which numpy knows bfloat16
     from safetensors.numpy import load_file
 
-    return load_file(path)  # type: ignore[no-any-return]
+    arrays: dict[str, NDArray[np.generic]] = load_file(path)
+    return {name: a.astype(np.float32) if a.dtype == ml_dtypes.bfloat16 else a for name, a in arrays.items()}
 
 
 def _read_json(path: Path) -> Mapping[str, NDArray[np.generic]]:
@@ -159,6 +163,8 @@ def _read_json(path: Path) -> Mapping[str, NDArray[np.generic]]:
     if not isinstance(data, dict):
         raise ValueError("expected an object of layer → list of numbers")
     data = data.get("importance", data) if "format" in data else data
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an object of layer → list of numbers under 'importance', found {_kind(data)}")
     return {name: _json_array(path, name, values) for name, values in data.items()}
 
 
@@ -175,12 +181,19 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+def _kind(value: object) -> str:
+    """What a value of JSON is, without all that is in it."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return json.dumps(value)[:40]
+
+
 def _json_array(path: Path, name: str, values: object) -> NDArray[np.generic]:
     entries = values if isinstance(values, list) else [values]
     odd = next((v for v in entries if isinstance(v, bool | str | dict) or v is None), None)
     try:
         if odd is not None or None in entries:
-            raise ValueError(f"{odd!r} among its entries")
+            raise ValueError(f"{_kind(odd)} among its entries")
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise SaliencyError(f"{path}: {name!r} is no list of numbers ({error}); expected one per channel") from error
@@ -242,7 +255,13 @@ def _known(key: str, names: Mapping[str, Layer]) -> Layer | None:
 
 
 def _nearest(key: str, names: Mapping[str, Layer]) -> str:
-    close = difflib.get_close_matches(_bare(key), names, n=1, cutoff=0.0)
+    """The name that was meant: hardly another, or one that the key ends with, or any."""
+    ends = sorted((n for n in names if key.endswith((f".{n}", f"/{n}")) or _bare(key).endswith(f".{n}")), key=len)
+    close = (
+        difflib.get_close_matches(_bare(key), names, n=1, cutoff=CLOSE)
+        or ends[-1:]
+        or difflib.get_close_matches(_bare(key), names, n=1, cutoff=0.0)
+    )
     return f"; the nearest name is {close[0]!r}" if close else ""
 
 

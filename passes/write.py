@@ -18,6 +18,8 @@ from typing import Any
 from halpc.apart import own
 from halpc.errors import OutputError
 
+SHOWN = 20  # letters of the output's name in that of the scratch folder, which must not be too long for a disk
+
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
@@ -35,7 +37,7 @@ def staging(out: Path) -> Iterator[Path]:
         if not place.is_dir():
             inside = "" if place == out else f"{place} "
             raise OutputError(f"{out}: {inside}is a file; give -o the name of a folder")
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name[:SHOWN]}-", suffix=".tmp", dir=place))
         own(folder)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror}; give -o another folder") from error
@@ -77,8 +79,11 @@ def check_names(out: Path, names: Iterable[str]) -> None:
             )
 
 
-def publish(folder: Path, out: Path) -> None:
+def publish(folder: Path, out: Path, own: Iterable[str] = ()) -> None:
     """Move every file of the scratch folder into `out`, replacing what has the same name: all of them or none.
+
+    Args:
+        own: names that are halpc's; a file of an earlier run that has one of them goes where this run wrote none.
 
     Raises:
         OutputError: as `check_names`.
@@ -86,6 +91,9 @@ def publish(folder: Path, out: Path) -> None:
     files = sorted(folder.iterdir(), key=lambda f: f.name == "report.json")
     check_names(out, (file.name for file in files))
     out.mkdir(parents=True, exist_ok=True)
+    for name in set(own).difference(file.name for file in files):
+        if not os.path.isdir(out / name):
+            (out / name).unlink(missing_ok=True)
     for file in files:
         os.replace(file, out / file.name)
 

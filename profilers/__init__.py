@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from halpc.errors import BackendError, UsageError
 from halpc.ir.profiler import Profiler
+from halpc.options import PROFILERS
 
 log = logging.getLogger(__name__)
 
-BACKENDS: Final = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+BACKENDS: Final = tuple(name for name in PROFILERS if name != "auto")
 AUTO: Final = ("tensorrt", "onnxruntime")
 """What `auto` tries, in order. A TensorRT-RTX plan is never what somebody gets without asking for it."""
 
@@ -82,7 +83,7 @@ def profiler_for(
             return choice
         except BackendError as error:
             log.info("auto: not %s: %s", backend, error)
-            passed_over.append(f"{backend}: {error}")
+            passed_over.append(f"{backend}: {str(error).removeprefix(f'{backend}: ')}")
     raise BackendError("no profiler can be used: " + "; ".join(passed_over))
 
 

@@ -53,6 +53,11 @@ class Point:
     outcome: Outcome | None
     reason: str = ""
 
+    @property
+    def written(self) -> bool:
+        """Whether there is a model of it."""
+        return self.status not in ("infeasible", "slower")
+
     def as_json(self) -> dict[str, Any]:
         """Plain data, the outcome's beside the point's own."""
         own = {"budget": self.budget, "status": self.status, "reason": self.reason}

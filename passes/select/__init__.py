@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from halpc.errors import UsageError
 from halpc.ir.problem import Problem, Selection, Widths
+from halpc.options import SOLVERS
 from passes.select.halp import halp, schedule
 from passes.select.joint import joint
 from passes.select.sp_lamp import sp_lamp, sp_lamp_scores
-
-SOLVERS = ("joint", "halp", "sp-lamp")
 
 
 def select(
@@ -47,4 +46,4 @@ def select(
     raise UsageError(f"--solver {solver!r}: expected one of {', '.join(SOLVERS)}")
 
 
-__all__ = ["SOLVERS", "schedule", "select", "sp_lamp_scores"]
+__all__ = ["schedule", "select", "sp_lamp_scores"]

@@ -145,5 +145,19 @@ def test_a_device_that_nothing_is_measured_on_is_noted(arguments: str, idle: str
     assert notes == ([f"nothing is measured here, and so nothing was done with {idle}"] if idle else [])
 
 
+@pytest.mark.parametrize("which", ["min", "opt", "max"])
+def test_a_shape_is_refused_under_its_own_option(which: str, network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["compile", str(network), "--macs", "60%", f"--{which}-shapes", "x:3x"], capsys)
+    assert said.startswith(f"halpc: --{which}-shapes 'x:3x'")
+
+
+def test_help_says_where_tables_are_kept_and_what_min_width_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compile", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "HALPC_CACHE" in said
+    assert "a residual branch may still vanish" in said
+
+
 def test_a_check_that_nobody_hears_of_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--check says" in refusal(["profile", str(network), "-o", "t", "--check", "-q"], capsys)

@@ -328,6 +328,18 @@ def test_schedule_falls_geometrically(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.split() == ["50%", "25%"]
 
 
+def test_a_compile_without_a_latency_budget_says_that_nothing_was_measured(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", str(network), "--macs", "60%", "--dry-run"]) == 0
+    assert "latency     not measured, since no budget is on it" in capsys.readouterr().out
+
+
+def test_targets_of_a_schedule_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "--latency", "99.999%", "--steps", "3"]) == 0
+    assert capsys.readouterr().out.split() == ["99.9997%", "99.9993%", "99.999%"]
+
+
 def test_calibration_inputs_recover_and_are_reported(network: Path) -> None:
     code, out = compiled(network, "--macs", "50%", "--calibration", calibration(network))
     recovery = json.loads((out / "report.json").read_text())["recovery"]

@@ -106,6 +106,22 @@ def test_folders_above_the_output_are_not_left_behind(network: Path, arguments: 
     assert not Path("some").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--macs", "60%"], ["--max-drop", "90%", "--evaluate", "e.npz", "--profiler", "onnxruntime"]]
+)
+def test_a_dry_run_needs_no_place_that_can_be_written(arguments: list[str], network: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("e.npz", x=rng.standard_normal((16, 3, 8, 8)).astype(np.float32), labels=rng.integers(0, 5, 16))
+    assert main(["compile", str(network), "-q", "-o", "/proc/out", "--dry-run", *arguments]) == 0
+
+
+@pytest.mark.parametrize("letter", ["x", "ш"])
+def test_an_output_may_have_the_longest_name_of_its_disk(letter: str, network: Path) -> None:
+    name = letter * (250 // len(letter.encode()))
+    assert main(["compile", str(network), "-q", "-o", name, "--macs", "60%"]) == 0
+    assert (Path(name) / "report.json").is_file()
+
+
 @pytest.mark.parametrize("command", ["compile", "sweep"])
 def test_a_result_does_not_replace_its_own_model(
     command: str, network: Path, capsys: pytest.CaptureFixture[str]
@@ -170,7 +186,26 @@ def test_an_input_is_not_replaced_by_the_result(
     option: str, name: str, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["compile", str(network), "-q", "-o", "out", "--latency", "60%", option, f"out/{name}"]
-    refused(given, 3, capsys, f"out/{name}: would be replaced", "-o another folder")
+    refused(given, 3, capsys, f"out/{name}: would give way", "-o another folder")
+
+
+def test_a_file_that_this_run_would_remove_is_no_input_of_it(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "60%", "--precision", "fp16"]) == 0
+    given = ["compile", "out/pruned.fp16.onnx", "-q", "-o", "out", "--macs", "60%"]
+    refused(given, 3, capsys, "out/pruned.fp16.onnx: would give way")
+    assert Path("out/pruned.fp16.onnx").is_file()
+
+
+def test_files_of_an_earlier_run_that_this_one_does_not_write_go_and_others_stay(network: Path) -> None:
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "60%", "--precision", "fp16"]) == 0
+    for name in ("model.engine", "model.layers.json", "mine.txt"):
+        (Path("out") / name).write_text("of another run")
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "0.001%"]) == 4
+    assert Path("out/model.engine").is_file()
+    assert main(["compile", str(network), "-q", "-o", "out", "--macs", "50%"]) == 0
+    assert {f.name for f in Path("out").iterdir()} == {
+        "pruned.onnx", "plan.json", "latency.json", "report.json", "report.html", "mine.txt",
+    }  # fmt: skip
 
 
 def test_an_output_that_is_a_link_to_nothing_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -277,7 +277,7 @@ def test_a_budget_that_an_option_puts_out_of_reach_names_it(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = saved(tmp_path)
-    words = ("macs", "floor", f"halpc inspect {path}", option.replace(" net.*", ""), "may keep more")
+    words = ("macs", "floor", f"halpc inspect {path}", option.replace(" net.*", ""), "more may go")
     refused(compiling(path, *option.split(), "--no-vanish"), 4, tmp_path, capsys, *words)
 
 

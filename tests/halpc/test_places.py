@@ -39,6 +39,19 @@ def test_a_name_that_is_too_long_is_refused_by_itself(
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.parametrize("where", ["model", "importance", "calibration", "plan", "table", "profile", "graph", "bench"])
+def test_links_that_go_in_circles_are_refused_by_name(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path)
+    arguments = [word.replace(LONG, "loop") for word in SOMEWHERE[where]]
+    loop = next(word for word in arguments if word.startswith("loop"))
+    Path(loop).symlink_to(loop)
+    assert main(arguments) == 3
+    assert capsys.readouterr().err == f"halpc: {loop}: Too many levels of symbolic links; give another name\n"
+
+
 def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     with Path("/dev/full").open("wb") as full:
         return subprocess.run(
@@ -59,10 +72,40 @@ def test_a_result_that_cannot_be_printed_is_one_line(command: str, tmp_path: Pat
     saved(tmp_path)
     done = run(tmp_path, *command.split())
     assert done.returncode == 3
-    assert done.stderr.decode().strip().splitlines() == [
-        "halpc: the current folder, or where the result is printed: No space left on device; make room, or give another"
-        " place"
-    ]
+    assert done.stderr.decode().strip().splitlines() == ["halpc: the result cannot be printed: No space left on device"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_files_of_a_result_that_cannot_be_printed_are_there_and_said_to_be(tmp_path: Path) -> None:
+    saved(tmp_path)
+    done = run(tmp_path, "compile", "model.onnx", "--macs", "60%", "-o", "out")
+    assert done.returncode == 3
+    assert done.stderr.decode().strip().endswith("No space left on device; everything was written: out")
+    assert (tmp_path / "out" / "report.json").is_file()
+
+
+REDIRECTED = {
+    ">&-": 0, "2>&-": 0, "<&- >&- 2>&-": 0, "| true": 0, "--freeze nothing 2>/dev/full": 2, "--resume no 2>&-": 3,
+    "--params 0.01% 2>/dev/full": 4, "--params 0.01% >&- 2>&-": 4,
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("where", REDIRECTED)
+def test_where_nobody_listens_the_exit_code_is_what_happened(where: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    command = f"{sys.executable} -m halpc compile model.onnx --macs 60% -o out {where}"
+    shell = ["bash", "-c", f'{command}; exit "${{PIPESTATUS[0]}}"']
+    done = subprocess.run(shell, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert done.returncode == REDIRECTED[where]
+    assert (tmp_path / "out" / "report.json").is_file() == (done.returncode == 0)
+
+
+def test_a_sweep_whose_reader_has_gone_still_says_that_nothing_was_met(tmp_path: Path) -> None:
+    saved(tmp_path)
+    shell = f'{sys.executable} -m halpc sweep model.onnx --macs 0.01% -o out | true; exit "${{PIPESTATUS[0]}}"'
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment, check=False).returncode == 4
 
 
 @pytest.mark.parametrize("command", ["compile --macs 60% --dry-run", "inspect", "bench"])

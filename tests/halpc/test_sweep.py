@@ -11,6 +11,8 @@ import pytest
 import halpc.compile
 import halpc.sweep
 from halpc.cli import main
+from halpc.errors import OverBudgetError
+from halpc.ir.frontier import Point
 from tests.small import saved
 
 
@@ -25,6 +27,26 @@ def test_a_sweep_writes_a_folder_per_budget(network: Path) -> None:
     points = json.loads((out / "sweep.json").read_text())["points"]
     assert [p["status"] for p in points] == ["met", "met", "infeasible"]
     assert (out / "80pct" / "pruned.onnx").is_file()
+
+
+def test_a_sweep_that_meets_no_budget_is_4_and_says_that_there_is_no_model(
+    network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = network.parent / "sweep"
+    (out / "0.01pct").mkdir(parents=True)
+    (out / "0.01pct" / "pruned.onnx").write_text("of an earlier sweep")
+    assert main(["sweep", str(network), "--macs", "0.01%,0.02%", "-o", str(out)]) == 4
+    said = capsys.readouterr()
+    assert f"written     {out}/sweep.json; no model" in said.out
+    assert "none of 2 budget(s) can be met" in said.err
+    assert "the floor is" in said.err
+    assert not list(out.rglob("pruned.onnx"))
+
+
+def test_a_sweep_that_only_found_models_over_their_budgets_is_7() -> None:
+    with pytest.raises(OverBudgetError):
+        halpc.sweep.refuse_all_missed([Point("9%", "infeasible", None), Point("50%", "slower", None)])
+    halpc.sweep.refuse_all_missed([Point("50%", "over budget", None), Point("80%", "met", None)])
 
 
 def test_less_is_kept_at_tighter_budgets_and_each_is_met(network: Path) -> None:

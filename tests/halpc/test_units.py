@@ -52,6 +52,24 @@ def test_a_share_may_be_written_with_or_without_percent() -> None:
         parse_share("--max-drop", "2")
 
 
+@pytest.mark.parametrize(
+    "resource, text, said",
+    [
+        ("macs", "300,000", "comma"), ("latency", "1,500us", "comma"), ("macs", "0.5", "that is 50%"),
+        ("latency", "0.6", "that is 60%"), ("flops", "50%", "expected one of latency, macs"),
+        ("peak_memory", "50%", "peak-memory"), ("macs", 0.5, "text such as"),
+    ],
+)  # fmt: skip
+def test_a_budget_that_would_be_something_else_is_refused(resource: str, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_budget(resource, text)
+
+
+def test_both_letters_for_micro_are_one() -> None:
+    assert parse_budget("latency", "20\u03bcs").amount == parse_budget("latency", "20\u00b5s").amount == 0.02
+    assert parse_budget("macs", "1,5M").amount == 1.5e6
+
+
 def test_figures_have_three_digits() -> None:
     assert spell_ms(0.8123) == "812 us"
     assert spell_ms(12.34) == "12.3 ms"

@@ -15,7 +15,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from halpc.errors import CalibrationError, ModelError, UsageError
-from passes.cast import PRECISIONS, cast, cast_for_timing, precision_of
+from halpc.options import PRECISIONS
+from passes.cast import cast, cast_for_timing, precision_of
 
 Array = NDArray[Any]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx_graphsurgeon as gs
 import pytest
@@ -51,6 +53,34 @@ def test_json_and_safetensors_say_the_same_as_npz(network: tuple[Model, Coupling
         assert np.allclose(found.scores["net.c"], values)
 
 
+def test_scores_in_bfloat16_are_read(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    save_file({"net.c": np.arange(24).astype(ml_dtypes.bfloat16)}, tmp_path / "s.safetensors")
+    found = score_from_file(tmp_path / "s.safetensors", network[0].twin, network[1])
+    assert found.scores["net.c"].tolist() == list(range(24))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"format": "x", "importance": 5}', "under 'importance', found 5"),
+        ('{"format": "x", "importance": [1.5]}', "found a list"),
+        ('{"layers": {"net.c": [0.123, 0.456]}}', r"an object among its entries\); expected one per channel$"),
+    ],
+)
+def test_json_of_another_form_is_refused_without_its_numbers(
+    network: tuple[Model, Coupling], tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(SaliencyError, match=message):
+        score_from_file(tmp_path / "s.json", network[0].twin, network[1])
+
+
+def test_a_pipe_is_no_importance_file(network: tuple[Model, Coupling], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.npz")
+    with pytest.raises(SaliencyError, match="is no regular file"):
+        score_from_file(tmp_path / "s.npz", network[0].twin, network[1])
+
+
 def test_a_coupled_group_sums_over_the_members_that_have_a_score(
     network: tuple[Model, Coupling], tmp_path: Path
 ) -> None:
@@ -62,6 +92,7 @@ def test_a_coupled_group_sums_over_the_members_that_have_a_score(
     "arrays, message",
     [
         ({"nte.c": np.ones(24)}, "the nearest name is"),
+        ({"model.backbone.net.c.weight": np.ones(24)}, "the nearest name is 'net.c'"),
         ({"w1": np.ones(23)}, r"expected \[24\]"),
         ({"w1": np.ones((24, 1))}, r"expected \[24\]"),
         ({"w1": np.where(np.arange(24) == 5, np.nan, 1.0)}, "not finite at channel 5"),

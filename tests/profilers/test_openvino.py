@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from halpc.arguments import PROFILERS
 from halpc.errors import BackendError
 from halpc.ir.profiler import ASIDE
-from profilers import BACKENDS, profiler_for
+from profilers import profiler_for
 from profilers.openvino import OpenVinoProfiler
 from tests.small import model
 
@@ -99,7 +98,3 @@ def test_openvino_missing_is_a_backend_error(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(BackendError, match="pip install openvino") as caught:
         profiler_for("openvino")
     assert caught.value.exit_code == 6
-
-
-def test_the_command_line_offers_every_backend() -> None:
-    assert set(PROFILERS) == {"auto", *BACKENDS}

@@ -23,6 +23,13 @@ def test_an_unknown_name_is_a_usage_error() -> None:
         profiler_for("stopwatch")
 
 
+@pytest.mark.parametrize("name", profilers.BACKENDS)
+def test_every_name_that_may_be_asked_for_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profilers.importlib, "import_module", missing)
+    with pytest.raises(BackendError, match="no driver"):
+        profiler_for(name)
+
+
 def missing(*_: object) -> None:
     raise BackendError("no driver: install one")
 
@@ -39,6 +46,14 @@ def test_auto_says_what_it_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     choice = profiler_for("auto")
     assert choice.backend == "onnxruntime"
     assert choice.passed_over == ("tensorrt: no driver: install one",)
+
+
+def test_a_reason_names_its_backend_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise BackendError("tensorrt: no driver")
+
+    monkeypatch.setattr(profilers, "_tensorrt", refused)
+    assert profiler_for("auto").passed_over == ("tensorrt: no driver",)
 
 
 def test_auto_prefers_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
