@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from halpc.arguments import RESOURCES, options_of
@@ -83,7 +82,10 @@ def explain(args: argparse.Namespace) -> int:
 
     lines = sentences(_inspected(args), args.layer, args.other)
     with printed():
-        print(json.dumps(lines, indent=1) if args.json else "\n".join(lines))
+        if args.json:
+            _print(lines)
+        else:
+            print("\n".join(lines))
     return 0
 
 
@@ -152,4 +154,6 @@ def _over(report: Any) -> str:
 
 
 def _print(data: Any) -> None:
-    print(json.dumps(data, indent=1, default=str))
+    from passes.write import json_text
+
+    print(json_text(data))

@@ -7,6 +7,7 @@ interrupt leaves what was there before.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from halpc.apart import own
 from halpc.errors import OutputError
@@ -101,10 +104,26 @@ def publish(folder: Path, out: Path, own: Iterable[str] = ()) -> None:
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """A JSON file, flushed to the disk."""
     with path.open("w", encoding="utf-8") as stream:
-        json.dump(data, stream, indent=1, default=_plain)
-        stream.write("\n")
+        stream.write(json_text(data) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def json_text(data: Any) -> str:
+    """Any plain data as JSON, which has neither infinity nor NaN: they are null."""
+    return json.dumps(_finite(data), indent=1, default=_plain, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    match data:
+        case Mapping():
+            return {name: _finite(value) for name, value in data.items()}
+        case list() | tuple():
+            return [_finite(value) for value in data]
+        case float() | np.floating():
+            return float(data) if math.isfinite(data) else None
+        case _:
+            return data
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from halpc.cli import main
+from passes.write import json_text
 from tests.small import saved
 
 LONG = "x" * 300
@@ -128,3 +131,8 @@ def test_letters_that_a_terminal_lacks_are_spelled(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u0441\\u0435\\u0442\\u044c.onnx" in done.stdout
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+def test_json_has_neither_infinity_nor_nan() -> None:
+    said = json_text({"a": [float("inf"), np.float32("nan"), 1.5], "b": {"c": (-np.inf, np.int64(3))}, "d": Path("x")})
+    assert json.loads(said, parse_constant=pytest.fail) == {"a": [None, None, 1.5], "b": {"c": [None, 3]}, "d": "x"}
