@@ -74,3 +74,4 @@ def slim_choice(job: Job) -> None:
     job.slim = proto_of(graph, job.model.header)
     if job.profiler is not None:
         job.small = static_proto(graph, job.model.shapes, job.model.header)
+    del graph

@@ -47,7 +47,7 @@ from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.loading.whole import check_layers, check_numbers
 from passes.memory import peak_memory
-from passes.proto import proto_of, save_proto, static_proto
+from passes.proto import bare_of, proto_of, save_proto, static_proto
 from passes.recover import check_count, recover
 from passes.recovery.integers import opened, with_opened
 from passes.recovery.uses import uses_of
@@ -192,20 +192,21 @@ def _load(job: Job) -> None:
         job.note(f"{layer}{others}: whole, since {reason}")
     check_numbers(options.model, job.model.graph)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
-    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:
+        job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
         runs_here(job.profiler, options.model, job.baseline)  # what the runtime cannot run is refused here
-    whole = proto_of(job.model.graph, job.model.header)
+    bare = bare_of(job.model.graph, job.model.header).proto
     if options.calibration is not None:
         job.calibration = load_calibration(
-            options.calibration, whole, mean=options.mean, std=options.std, shape=job.model.shapes
+            options.calibration, bare, mean=options.mean, std=options.std, shape=job.model.shapes
         )
         if options.recover != "off":
             check_count(job.calibration)
     if options.evaluate is not None:
-        job.labelled = load_labelled(options.evaluate, whole)
-    say_what_came(job, whole)
-    deployed(job, whole)  # what cannot be converted is refused here; what measures converts as its device wants it
+        job.labelled = load_labelled(options.evaluate, bare)
+    say_what_came(job, bare)
+    if options.precision not in NATIVE:  # what cannot be converted is refused here, once more as its device wants it
+        deployed(job, proto_of(job.model.graph, job.model.header))
 
 
 def _couple(job: Job) -> None:
