@@ -36,6 +36,7 @@ from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised
 from halpc.options import Options
+from halpc.room import make_room
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
@@ -310,6 +311,7 @@ def _recover(job: Job) -> None:
 def _check_reading(job: Job) -> None:
     """What was read is what is in the file."""
     unread = verify_reading(job.model, job.options.values)
+    make_room(job.model.size_bytes)
     if unread is not None:
         job.note(
             f"onnxruntime does not run the file as it is, so what was read of it is not compared with it: {unread}"

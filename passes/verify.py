@@ -25,6 +25,7 @@ from halpc.ir.dims import Mask, mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
+from halpc.room import make_room
 from passes.bare import Bare
 from passes.feeds import random_feeds
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
@@ -129,6 +130,7 @@ def verify(
         ModelError: the original does not.
     """
     original = bare_of(masked(model, plan), model.header)
+    make_room(model.size_bytes)
     unseen = hidden(original.proto.graph)
     names = [o.name for o in original.proto.graph.output]
     before = squashed(original.proto, slim)
@@ -140,6 +142,7 @@ def verify(
     with running_again(model.path):
         noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
     del original  # two large models need not be in memory together
+    make_room(model.size_bytes)
     floor = FLOOR.get(_coarsest(model), 2e-5)
     allowed = [_allowed(each, floor) for each in noise]
     _loads(slim)
@@ -149,6 +152,7 @@ def verify(
         errors, error_at = _errors(slim, names, runs, cuts, coupling, plan, allowed)
     finally:
         del slim.graph.output[own_outputs:]
+    make_room(model.size_bytes)
     judged = _judged(dict(zip(names, zip(errors, allowed, strict=True), strict=True)), before)
 
     selections = tuple(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from halpc.errors import ModelError, VerificationError, shortened
 from halpc.ir.model import Model
+from halpc.room import make_room
 from passes.bare import Bare
 from passes.feeds import random_feeds
 from passes.loading.spellings import write_out_functions
@@ -67,6 +68,7 @@ def check_reading(
     except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
         return shortened(str(error).splitlines()[0])
     del file
+    make_room(model.size_bytes)
     expose(ours.proto, names)
     try:
         own = _run(ours, names, feeds)
