@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from halpc.ir.problem import Choice, Problem
 from halpc.job import Job
+from halpc.room import make_room
 from passes.proto import proto_of, static_proto
 from passes.select import select
 from passes.select.sp_lamp import top_filter_kept
@@ -74,3 +75,5 @@ def slim_choice(job: Job) -> None:
     job.slim = proto_of(graph, job.model.header)
     if job.profiler is not None:
         job.small = static_proto(graph, job.model.shapes, job.model.header)
+    del graph
+    make_room(job.model.size_bytes)

@@ -38,6 +38,7 @@ from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised, unspent
 from halpc.options import PRECISIONS, Options
+from halpc.room import make_room
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
@@ -49,7 +50,7 @@ from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.loading.whole import check_layers, check_numbers
 from passes.memory import peak_memory
-from passes.proto import proto_of, save_proto, static_proto
+from passes.proto import bare_of, proto_of, save_proto, static_proto
 from passes.recover import Recovery, check_count, recover
 from passes.recovery.integers import opened, with_opened
 from passes.recovery.uses import uses_of
@@ -204,20 +205,21 @@ def _load(job: Job) -> None:
         job.note(f"{layer}{others}: whole, since {reason}")
     check_numbers(options.model, job.model.graph)
     job.engine_shapes = engine_shapes(job.model, options.profiles)
-    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
     if job.profiler is not None:
+        job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)
         runs_here(job.profiler, options.model, job.baseline)  # what the runtime cannot run is refused here
-    whole = proto_of(job.model.graph, job.model.header)
+    bare = bare_of(job.model.graph, job.model.header).proto
     if options.calibration is not None:
         job.calibration = load_calibration(
-            options.calibration, whole, mean=options.mean, std=options.std, shape=job.model.shapes
+            options.calibration, bare, mean=options.mean, std=options.std, shape=job.model.shapes
         )
         if options.recover != "off":
             check_count(job.calibration)
     if options.evaluate is not None:
-        job.labelled = load_labelled(options.evaluate, whole)
-    say_what_came(job, whole)
-    deployed(job, whole)  # what cannot be converted is refused here; what measures converts as its device wants it
+        job.labelled = load_labelled(options.evaluate, bare)
+    say_what_came(job, bare)
+    if options.precision not in NATIVE:  # what cannot be converted is refused here, once more as its device wants it
+        deployed(job, proto_of(job.model.graph, job.model.header))
 
 
 def _couple(job: Job) -> None:
@@ -366,6 +368,7 @@ def _spell_error(found: Recovery) -> str:
 def _check_reading(job: Job) -> None:
     """What was read is what is in the file."""
     unread = verify_reading(job.model, job.options.values)
+    make_room(job.model.size_bytes)
     if unread is not None:
         job.note(
             f"onnxruntime does not run the file as it is, so what was read of it is not compared with it: {unread}"

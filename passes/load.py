@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import onnx
 import onnx.inliner
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError, shortened
 from halpc.ir.model import Model
+from passes.bare import Bare, is_stub
 from passes.loading.branches import inline_branches
 from passes.loading.counts import recounted
 from passes.loading.explicit import make_explicit, write_split_sizes
@@ -37,9 +36,10 @@ from passes.loading.stored import stored_entries
 from passes.loading.turned import turned
 from passes.loading.twin import twin_of
 from passes.loading.uniform import part
+from passes.loading.weights import check_weights, read_weights
 from passes.loading.whole import check_operands, check_ports, check_sizes, settle_text
-from passes.proto import check_model, every_graph_of, every_node_of, fits, unused
-from passes.weights import array_of
+from passes.proto import check_model, unused
+from passes.weights import array_of, constants
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,9 @@ def load(
 
 
 def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, values: Mapping[str, float]) -> Model:
-    proto = read(path)
-    digest, size = _digest(path, proto)
+    bare, files = read(path)
+    digest, size = _digest(files)
+    proto = bare.proto
     stored = stored_entries(proto)
     weights = {t.name for t in proto.graph.initializer}
     weights |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
@@ -84,7 +85,7 @@ def _load(path: Path, given: dict[str, tuple[int, ...]], batch: int | None, valu
     check_operands(proto)
     drop_absent(proto)
     set_inputs(proto, values)
-    graph = _import(proto)
+    graph = _import(Bare(proto, bare.weights))
     static, dynamic = static_shapes(graph, given, batch)
     if inline_branches(graph, lambda: [interpret(graph, static), *_worlds(graph, static, dynamic)]):
         _tidy(graph)
@@ -115,12 +116,25 @@ def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"its functions are not called as they are defined: {said}; export it again") from error
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """The file as a checked proto, external data included.
+def read(path: Path) -> tuple[Bare, list[Path]]:
+    """The checked model, external data included, and the files that it is in.
 
     Raises:
         ModelError: saying what is wrong with the file and what to do.
     """
+    proto = _parsed(path)
+    check_weights(path, proto)
+    files = [path, *(path.parent / name for name in sorted(_locations(proto)))]
+    bare = read_weights(path, proto)
+    del proto
+    respell(bare.proto)
+    check_ports(path, bare.proto)
+    _check(path, bare.proto)
+    return bare, files
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
+    """The file as a proto, external data left where it is."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ModelError(f"{path}: is no regular file (it is read more than once); copy it into one")
     try:
@@ -142,11 +156,6 @@ def read(path: Path) -> onnx.ModelProto:
         if not getattr(proto.graph, what):
             raise ModelError(f"{path}: the graph has no {what}s, so there is nothing to prune; export it again")
     _check_versions(path, proto)
-    _load_external(path, proto)
-    _check_weights(path, proto)
-    respell(proto)
-    check_ports(path, proto)
-    _check(path, proto)
     return proto
 
 
@@ -175,60 +184,9 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
         )
 
 
-def _load_external(path: Path, proto: onnx.ModelProto) -> None:
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            try:
-                data = path.parent / ExternalDataInfo(tensor).location
-            except ValueError as error:
-                raise ModelError(
-                    f"{path}: weight {tensor.name}: its external data is not described: {error}"
-                ) from error
-            if not data.is_file():
-                raise ModelError(
-                    f"{path}: external data {data.name} is missing; put it beside the model (weight {tensor.name})"
-                )
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: external data cannot be read: {error}") from error
-
-
-def _check_weights(path: Path, proto: onnx.ModelProto) -> None:
-    for tensor in _weights(proto):
-        if tensor.data_type not in _KNOWN:
-            raise ModelError(f"{path}: weight {tensor.name} has the unknown element type {tensor.data_type}")
-        if any(size < 0 for size in tensor.dims):
-            raise ModelError(f"{path}: weight {tensor.name} has the shape {list(tensor.dims)}; export it again")
-        if tensor.HasField("raw_data") and tensor.data_type in _BYTES:
-            expected = math.prod(tensor.dims) * _BYTES[tensor.data_type]
-            if len(tensor.raw_data) != expected:
-                raise ModelError(
-                    f"{path}: weight {tensor.name} holds {len(tensor.raw_data)} bytes, its shape"
-                    f" {list(tensor.dims)} needs {expected}; the file is truncated or damaged"
-                )
-        elif tensor.data_type != onnx.TensorProto.STRING:
-            try:
-                numpy_helper.to_array(tensor)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise ModelError(
-                    f"{path}: weight {tensor.name}: its entries do not fit its shape {list(tensor.dims)} ({error}); the"
-                    " file is truncated or damaged"
-                ) from error
-
-
-def _weights(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every dense tensor that the file holds, in bodies, functions and attributes too."""
-    for graph in every_graph_of(proto):
-        yield from graph.initializer
-    for attribute in (attribute for node in every_node_of(proto) for attribute in node.attribute):
-        yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
-
-
 def _check(path: Path, proto: onnx.ModelProto) -> None:
     try:
-        if fits(proto):
-            check_model(proto)
+        check_model(proto)
     except onnx.checker.ValidationError as error:
         said = " ".join(str(error).partition("==> Context")[0].split())
         foreign = re.search(r"No Op registered for (\S+)", said)
@@ -242,21 +200,13 @@ def _check(path: Path, proto: onnx.ModelProto) -> None:
         raise ModelError(f"{path}: cannot be checked: {error}") from error
 
 
-_KNOWN = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
-_BYTES = {
-    onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.BFLOAT16: 2,
-    onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1, onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8,
-}  # fmt: skip
+def _locations(proto: onnx.ModelProto) -> set[str]:
+    external = (t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL)
+    return {ExternalDataInfo(tensor).location for tensor in external}
 
 
-def _digest(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
+def _digest(files: Iterable[Path]) -> tuple[str, int]:
     """sha256 and bytes of the file and, in order of name, its external data."""
-    files = [path]
-    bare = onnx.load(str(path), load_external_data=False)
-    locations = {
-        ExternalDataInfo(t).location for t in bare.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL
-    }
-    files += [path.parent / name for name in sorted(locations)]
     digest, size = hashlib.sha256(), 0
     for file in files:
         with file.open("rb") as stream:
@@ -266,8 +216,9 @@ def _digest(path: Path, proto: onnx.ModelProto) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _import(proto: onnx.ModelProto) -> gs.Graph:
+def _import(bare: Bare) -> gs.Graph:
     """graphsurgeon's graph with unique node names, literals as constants, in topological order."""
+    proto = bare.proto
     ports = {value.name for value in (*proto.graph.input, *proto.graph.output)}
     for value in [value for value in proto.graph.value_info if value.name in ports]:
         proto.graph.value_info.remove(value)  # what an input or output is called a second time, at times with less
@@ -275,6 +226,9 @@ def _import(proto: onnx.ModelProto) -> gs.Graph:
         graph = gs.import_onnx(proto)
     except UnicodeDecodeError as error:
         raise ModelError(f"attribute {error.object!r} is no text; the file is damaged: export it again") from error
+    for tensor in constants(graph):
+        if is_stub(tensor._values.tensor):
+            tensor.values, tensor.data_location = bare.weights[tensor.name], None
     graph.ir_version = max(int(proto.ir_version), 8)
     return _tidy(graph)
 

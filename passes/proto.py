@@ -6,11 +6,17 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx import helper
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
+
+from passes.bare import Bare, is_large, is_stub, lies_beside, stub, whole, without_weights
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its advice is printed on stdout, where results are
 LIMIT = 2**31 - 2**24  # protobuf's limit on one message
@@ -28,7 +34,13 @@ _ELSEWHERE = "onnxruntime.standard"
 
 def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.ModelProto:
     """`graph` as a proto; `header` (a proto without its graph) gives metadata, producer and versions."""
-    proto = gs.export_onnx(graph, do_type_check=False)
+    return whole(bare_of(graph, header))
+
+
+def bare_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> Bare:
+    """The same with the graph's own arrays beside it: nothing large is copied."""
+    shown, weights = _set_aside(graph)
+    proto = gs.export_onnx(shown, do_type_check=False)
     _share(proto.graph)
     proto.ir_version = max(int(graph.ir_version or 8), 8)
     if header is not None:
@@ -36,7 +48,29 @@ def proto_of(graph: gs.Graph, header: onnx.ModelProto | None = None) -> onnx.Mod
             if header.HasField(field):
                 setattr(proto, field, getattr(header, field))
         proto.metadata_props.extend(header.metadata_props)
-    return proto
+    return Bare(proto, weights)
+
+
+def _set_aside(graph: gs.Graph) -> tuple[gs.Graph, dict[str, NDArray[Any]]]:
+    """A copy of the graph with stubs for its large weights, and these; what bodies read as well stays."""
+    inside = {name for body in graph.subgraphs(recursive=True) for name in body.tensors()}
+    held = {
+        name: tensor._values
+        for name, tensor in graph.tensors().items()
+        if isinstance(tensor, gs.Constant) and name not in inside and _is_large(tensor._values)
+    }
+    if not held:
+        return graph, held
+    shown = graph.copy()
+    tensors = shown.tensors()
+    for name, values in held.items():
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensors[name].values = LazyValues(stub(name, kind, values.shape))
+    return shown, held
+
+
+def _is_large(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and is_large(values.dtype, values.size)
 
 
 def _share(graph: onnx.GraphProto) -> None:
@@ -85,25 +119,29 @@ def opset_of(model: onnx.ModelProto, absent: int) -> int:
 def check_model(proto: onnx.ModelProto, *, full_check: bool = False) -> None:
     """onnx's checker; of nodes that only onnxruntime has in the standard domain it sees that they are in another.
 
+    Unless the check is full, it does not see the entries of large weights. Models past protobuf's limit without these
+    (of bfloat16, say) it does not see at all.
+
     Raises:
         onnx.checker.ValidationError: what it says.
     """
-    opset = opset_of(proto, NEVER)
-    nodes = (node for node in every_node(proto.graph) if node.domain in ("", "ai.onnx"))
-    foreign = [(node, node.domain) for node in nodes if opset < FOREIGN.get(node.op_type, 0)]
-    if foreign:
-        proto.opset_import.add(domain=_ELSEWHERE, version=1)
-    for node, _ in foreign:
+    light = without_weights(proto)
+    light.graph.initializer.extend(t if full_check else _emptied(t) for t in proto.graph.initializer)
+    opset = opset_of(light, NEVER)
+    nodes = (node for node in every_node(light.graph) if node.domain in ("", "ai.onnx"))
+    foreign = [node for node in nodes if opset < FOREIGN.get(node.op_type, 0)]
+    for node in foreign:
         node.domain = _ELSEWHERE
-    try:
-        onnx.checker.check_model(proto, full_check=full_check)
-    finally:
-        for node, domain in foreign:
-            node.ClearField("domain")
-            if domain:
-                node.domain = domain
-        if foreign:
-            del proto.opset_import[-1]
+    if foreign:
+        light.opset_import.add(domain=_ELSEWHERE, version=1)
+    if fits(light):
+        onnx.checker.check_model(light, full_check=full_check)
+
+
+def _emptied(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """A weight, a large one without entries."""
+    large = is_stub(tensor) or lies_beside(tensor)
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]) if large else tensor
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
@@ -115,7 +153,7 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
 
 def save_apart(proto: onnx.ModelProto, path: Path, location: str) -> None:
     """Write a model with its weights in the file `location` beside it; neither changes nor copies the weights."""
-    bare = _without_weights(proto)
+    bare = without_weights(proto)
     with (path.parent / location).open("wb") as stream:
         for tensor in proto.graph.initializer:
             if not tensor.HasField("raw_data") or _bytes_of(tensor) < APART:
@@ -131,20 +169,6 @@ def save_apart(proto: onnx.ModelProto, path: Path, location: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     path.write_bytes(bare.SerializeToString())
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of everything but the initializers."""
-    bare = onnx.ModelProto()
-    for source, target, skipped in ((proto, bare, "graph"), (proto.graph, bare.graph, "initializer")):
-        for field, value in source.ListFields():
-            if field.name == skipped:
-                continue
-            if isinstance(value, str | bytes | int | float):
-                setattr(target, field.name, value)
-            else:
-                getattr(target, field.name).extend(value)
-    return bare
 
 
 def static_proto(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], header: onnx.ModelProto) -> onnx.ModelProto:

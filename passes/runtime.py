@@ -13,9 +13,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from halpc.errors import ModelError
+from passes.bare import Bare, parted
 from passes.casting.float8 import has_float8
 from passes.loading.widen import has_bfloat16, widened
-from passes.proto import fits, save_apart
+from passes.proto import bodies, every_node, fits, save_apart
 
 RUN_S = 1800.0  # of one run of a network, so that loops which do not end do
 
@@ -29,20 +30,40 @@ def level_of(model: onnx.ModelProto, *, optimise: bool = True) -> ort.GraphOptim
     return level.ORT_ENABLE_ALL if optimise and not has_float8(model) else level.ORT_DISABLE_ALL
 
 
-def session_of(model: onnx.ModelProto, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:
-    """A CPU session, bfloat16 taken as float32; models past protobuf's limit go through a temporary file."""
+def session_of(model: onnx.ModelProto | Bare, *, optimise: bool = True, threads: int = 0) -> ort.InferenceSession:
+    """A CPU session, bfloat16 taken as float32; what is past protobuf's limit goes through a temporary file."""
+    bare = _parted(model)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    options.graph_optimization_level = level_of(model, optimise=optimise)
-    if has_bfloat16(model):
-        model = widened(model)
-    if fits(model):
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = level_of(bare.proto, optimise=optimise)
+    given = {name: ort.OrtValue.ortvalue_from_numpy(bare.weights[name]) for name in _used(bare)}
+    options.add_external_initializers(list(given), list(given.values()))
+    if fits(bare.proto):
+        return ort.InferenceSession(bare.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory(prefix="halpc-") as folder:
         path = Path(folder) / "model.onnx"
-        save_apart(model, path, "weights")
+        save_apart(bare.proto, path, "weights")
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _parted(model: onnx.ModelProto | Bare) -> Bare:
+    """The model with its large weights beside it, without bfloat16."""
+    proto = model.proto if isinstance(model, Bare) else model
+    if has_bfloat16(proto):
+        proto = widened(proto)
+    elif isinstance(model, Bare):
+        return model
+    bare = parted(proto)
+    return Bare(bare.proto, bare.weights | model.weights) if isinstance(model, Bare) else bare
+
+
+def _used(bare: Bare) -> list[str]:
+    """Large weights that something reads; onnxruntime does not know the others any more when it takes them."""
+    graph = bare.proto.graph
+    read = {value.name for value in graph.output}.union(*(each.input for each in every_node(graph)))
+    read |= {value.name for body in bodies(graph.node) for value in body.output}
+    return [name for name in bare.weights if name in read]
 
 
 def run_within(

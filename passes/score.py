@@ -292,9 +292,11 @@ def _norms(layer: Layer, order: int) -> Scores:
 
 def _norm_along(tensor: gs.Constant, axis: int, order: int) -> Scores:
     """float64[size of the axis]: norm over the other axes."""
-    weights = np.abs(array_of(tensor).astype(np.float64))
+    weights = array_of(tensor).astype(np.float64)
     others = tuple(i for i in range(weights.ndim) if i != axis)
-    return np.asarray(weights.sum(axis=others) if order == 1 else np.sqrt((weights**2).sum(axis=others)))
+    if order == 1:
+        return np.asarray(np.abs(weights, out=weights).sum(axis=others))
+    return np.asarray(np.sqrt(np.square(weights, out=weights).sum(axis=others)))
 
 
 def _relative(scores: Scores) -> Scores:

@@ -25,9 +25,11 @@ from halpc.ir.dims import Mask, mask
 from halpc.ir.groups import Coupling
 from halpc.ir.model import Model
 from halpc.ir.plan import Plan
+from halpc.room import make_room
+from passes.bare import Bare
 from passes.feeds import LAWS, random_feeds, tells
 from passes.loading.sizes import ODD_STEPS, USUAL_STEPS, varied
-from passes.proto import check_model, fits, proto_of
+from passes.proto import bare_of, check_model
 from passes.runtime import run_within, session_of
 from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.reading import check_reading
@@ -127,18 +129,20 @@ def verify(
         VerificationError: they differ by more than the network's noise, or slim does not load or run.
         ModelError: the original does not.
     """
-    original = proto_of(masked(model, plan), model.header)
-    unseen = hidden(original.graph)
-    names = [o.name for o in original.graph.output]
-    before = squashed(original, slim)
+    original = bare_of(masked(model, plan), model.header)
+    make_room(model.size_bytes)
+    unseen = hidden(original.proto.graph)
+    names = [o.name for o in original.proto.graph.output]
+    before = squashed(original.proto, slim)
     names += dict.fromkeys(name for name in before.values() if name not in names)
-    expose(original, names)
+    expose(original.proto, names)
     # an approximate model's drift is a figure for people: it keeps its own choices
-    runs, cuts = _reference(original, names, model, () if approximate else cuts_of(original), seeds, inputs)
+    runs, cuts = _reference(original, names, model, () if approximate else cuts_of(original.proto), seeds, inputs)
     cuts = [cut for cut in cuts if all(_maps(cut.tensor, run.held[cut.tensor], coupling, plan) for run in runs)]
     with running_again(model.path):
         noise, noise_at = _noise(original, names, runs, cuts, NUDGE.get(_coarsest(model), 1e-6))
-    del original  # two models above 2 GB need not be in memory together
+    del original  # two large models need not be in memory together
+    make_room(model.size_bytes)
     floor = FLOOR.get(_coarsest(model), 2e-5)
     allowed = [_allowed(each, floor) for each in noise]
     _loads(slim)
@@ -148,6 +152,7 @@ def verify(
         errors, error_at = _errors(slim, names, runs, cuts, coupling, plan, allowed)
     finally:
         del slim.graph.output[own_outputs:]
+    make_room(model.size_bytes)
     judged = _judged(dict(zip(names, zip(errors, allowed, strict=True), strict=True)), before)
 
     selections = tuple(
@@ -207,7 +212,7 @@ def _where(result: Verification) -> str:
 
 
 def _reference(
-    original: onnx.ModelProto,
+    original: Bare,
     names: Sequence[str],
     model: Model,
     cuts: Sequence[Cut],
@@ -218,12 +223,12 @@ def _reference(
 
     Where an output holds no finite number on any inputs, random ones of other kinds are tried.
     """
-    expose(original, [cut.tensor for cut in cuts])
+    expose(original.proto, [cut.tensor for cut in cuts])
     try:
         session = session_of(original, optimise=False)
     except Exception as error:  # onnxruntime raises untyped errors for what it does not know
         raise ModelError(f"{model.path}: onnxruntime does not load it: {str(error).splitlines()[0]}") from error
-    given = {v.name for v in original.graph.input}
+    given = {v.name for v in original.proto.graph.input}
     inner = list(dict.fromkeys(cut.tensor for cut in cuts if cut.tensor not in {*given, *names}))
     runs: list[_Run] = []
     for law in LAWS:
@@ -243,15 +248,13 @@ def _reference(
     return telling, [cut for cut in cuts if cut.tensor in telling[-1].held]
 
 
-def _random(
-    session: ort.InferenceSession, original: onnx.ModelProto, model: Model, seeds: int, law: str
-) -> list[Values]:
+def _random(session: ort.InferenceSession, original: Bare, model: Model, seeds: int, law: str) -> list[Values]:
     """Random inputs at the model's sizes and at others."""
     try:
         found = [random_feeds(session, model.shapes, seed=seed, law=law) for seed in range(seeds)]
     except ModelError as error:
         raise ModelError(f"{model.path}: {error}") from error
-    return [*found, *_resized(session, original, model, law)]
+    return [*found, *_resized(session, original.proto, model, law)]
 
 
 def _seen(session: ort.InferenceSession, names: Sequence[str], feeds: Values, model: Model) -> Values:
@@ -289,15 +292,15 @@ def _is_float(value: object) -> bool:
 
 
 def _noise(
-    original: onnx.ModelProto, names: Sequence[str], runs: Sequence[_Run], cuts: Sequence[Cut], nudge: float
+    original: Bare, names: Sequence[str], runs: Sequence[_Run], cuts: Sequence[Cut], nudge: float
 ) -> tuple[list[float], dict[Cut, float]]:
     """How far a nudge of inputs and weights moves the masked original, choices held: at each output, and each cut.
 
     The weights of `original` are changed in place. Where a signal has faded, inputs alone move nothing behind them,
     though each layer rounds.
     """
-    own = hold(original, cuts, _types(runs))
-    nudge_weights(original.graph)
+    own = hold(original.proto, cuts, _types(runs))
+    nudge_weights(original)
     session = session_of(original, optimise=False)
     worst, at = [0.0] * len(names), dict.fromkeys(cuts, 0.0)
     for seed, run in enumerate(runs):
@@ -395,8 +398,7 @@ def _masks(tensor: str, rank: int, coupling: Coupling, plan: Plan) -> dict[int, 
 
 def _loads(slim: onnx.ModelProto) -> None:
     try:
-        if fits(slim):
-            check_model(slim)
+        check_model(slim)
     except onnx.checker.ValidationError as error:
         raise VerificationError(f"the slim model is not valid: {str(error).splitlines()[0]}") from error
 

@@ -12,7 +12,7 @@ from onnx import helper
 from halpc.errors import ModelError
 from passes.feeds import random_feeds
 from passes.loading.fold import Known
-from passes.proto import proto_of
+from passes.proto import bare_of
 from passes.runtime import run_within, session_of
 
 
@@ -22,11 +22,11 @@ def observe(graph: gs.Graph, shapes: Mapping[str, tuple[int, ...]], names: Seque
     Raises:
         ModelError: onnxruntime cannot run the model.
     """
-    proto = proto_of(graph)
-    kept = {o.name for o in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
+    bare = bare_of(graph)
+    kept = {o.name for o in bare.proto.graph.output}
+    bare.proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in kept)
     try:
-        session = session_of(proto, optimise=False)
+        session = session_of(bare, optimise=False)
         values = run_within(session, names, random_feeds(session, shapes))
     except Exception as error:  # onnxruntime raises its own untyped family
         sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())

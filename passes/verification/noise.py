@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from halpc.errors import HalpcError, ModelError, shortened
+from passes.bare import Bare, entries, is_stub
 
 # linear operators: elsewhere a constant may be a size, a threshold or an exponent, which no rounding moves
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm")
@@ -47,17 +47,30 @@ def nudged(feeds: Mapping[str, NDArray[Any]], seed: int, nudge: float) -> dict[s
     }
 
 
-def nudge_weights(graph: onnx.GraphProto) -> None:
+def nudge_weights(model: Bare) -> None:
     """Move the float weights of linear operators by up to a unit in the last place at random, in place; zeros stay."""
-    rng = np.random.default_rng(0)
+    rng, graph = np.random.default_rng(0), model.proto.graph
     weights = {name for node in graph.node if node.op_type in WEIGHTED for name in node.input}
     for tensor in graph.initializer:
         if tensor.name not in weights:
             continue
-        values = numpy_helper.to_array(tensor)
-        if np.issubdtype(values.dtype, np.floating):
-            step = np.finfo(values.dtype).eps * (2 * rng.random(values.shape, dtype=np.float32) - 1)
-            tensor.CopyFrom(numpy_helper.from_array(np.asarray(values * (1 + step), dtype=values.dtype), tensor.name))
+        values = entries(tensor, model)
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        moved = _moved(values, rng)
+        if is_stub(tensor):
+            model.weights[tensor.name] = moved
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+
+
+def _moved(values: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    step = rng.random(values.shape, dtype=np.float32)
+    step *= 2
+    step -= 1
+    factor = np.multiply(step, np.finfo(values.dtype).eps, out=step if values.dtype != np.float64 else None)
+    factor += 1
+    return np.asarray(values * factor, dtype=values.dtype)
 
 
 def differences(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]]) -> list[float]:

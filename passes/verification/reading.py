@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from halpc.errors import ModelError, VerificationError, shortened
 from halpc.ir.model import Model
+from halpc.room import make_room
+from passes.bare import Bare
 from passes.feeds import telling_feeds
 from passes.loading.spellings import write_out_functions
-from passes.proto import bodies, proto_of
+from passes.loading.weights import read_weights
+from passes.proto import bare_of, bodies
 from passes.runtime import run_within, session_of
 from passes.verification.noise import differences, nudge_weights, nudged, running_again
 from passes.verification.selecting import cuts_of, expose, selects
@@ -52,10 +55,10 @@ def check_reading(
         VerificationError: they differ by more than the network's noise.
         ModelError: there are no random inputs for it, or a run of it does not end.
     """
-    ours = proto_of(model.graph, model.header)
-    file = onnx.load(str(model.path))
-    write_out_functions(file)
-    known, told = _computed(file.graph), _told(ours)
+    ours = bare_of(model.graph, model.header)
+    file = read_weights(model.path, onnx.load(str(model.path), load_external_data=False))
+    write_out_functions(file.proto)
+    known, told = _computed(file.proto.graph), _told(ours.proto)
     names = [name for name in told if name in known]
     try:
         feeds, theirs = _values(file, names, model, settings)
@@ -64,7 +67,8 @@ def check_reading(
     except Exception as error:  # onnxruntime's errors are untyped; what it does not run is no reference
         return shortened(str(error).splitlines()[0])
     del file
-    expose(ours, names)
+    make_room(model.size_bytes)
+    expose(ours.proto, names)
     try:
         own = _run(ours, names, feeds)
     except Exception as error:  # likewise
@@ -75,7 +79,7 @@ def check_reading(
     found = differences(theirs, own)
     if max(found, default=0.0) <= allowed(0.0):
         return None
-    nudge_weights(ours.graph)
+    nudge_weights(ours)
     with running_again(model.path):
         moved = differences(own, _run(ours, names, nudged(feeds, 0, nudge)))
     for name, off, noise in zip(names, found, moved, strict=True):
@@ -88,16 +92,16 @@ def check_reading(
 
 
 def _values(
-    file: onnx.ModelProto, names: Sequence[str], model: Model, settings: Mapping[str, float]
+    file: Bare, names: Sequence[str], model: Model, settings: Mapping[str, float]
 ) -> tuple[Values, list[NDArray[Any]]]:
     """Inputs, and what the file gives under these names."""
-    expose(file, names)
+    expose(file.proto, names)
     session = session_of(file, optimise=False)
     return telling_feeds(session, model.shapes, names, settings)
 
 
-def _run(proto: onnx.ModelProto, names: Sequence[str], feeds: Values) -> list[NDArray[Any]]:
-    session = session_of(proto, optimise=False)
+def _run(ours: Bare, names: Sequence[str], feeds: Values) -> list[NDArray[Any]]:
+    session = session_of(ours, optimise=False)
     own = {value.name for value in session.get_inputs()}
     return run_within(session, names, {name: value for name, value in feeds.items() if name in own})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from passes import proto
+from halpc.errors import ModelError
+from passes import bare, proto
 from passes.couple import couple
 from passes.load import load
 from passes.proto import proto_of, save_apart, save_proto
@@ -73,6 +76,59 @@ def test_a_large_model_is_slimmed_verified_and_saved_without_losing_its_weights(
     assert (tmp_path / "slim.onnx.data").exists()
     assert result.SerializeToString(deterministic=True) == before
     assert onnx.load(tmp_path / "slim.onnx").graph.initializer[0].raw_data == result.graph.initializer[0].raw_data
+
+
+COMPILING = """
+import sys
+from pathlib import Path
+from halpc import Options, compile_model, parse_budget
+
+def peak():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+loaded = peak()
+compile_model(Options(Path(sys.argv[1]), (parse_budget("params", "80%"),), out=Path(sys.argv[2])))
+print(peak() - loaded)
+"""
+MOST = 6.5  # times the file; 4.4 where nothing is in memory that need not be
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where it says what a process took at most")
+def test_a_compile_takes_a_few_times_the_memory_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_apart(residual_mlps(2, 512, 8192), path, "weights")
+    said = subprocess.run(
+        [sys.executable, "-c", COMPILING, path, tmp_path / "out"],
+        cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert int(said.stdout) < MOST * (tmp_path / "weights").stat().st_size
+
+
+@pytest.mark.parametrize("bytes_", [-4, 4])
+def test_external_data_that_does_not_fit_is_refused_before_it_is_read(
+    bytes_: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    save_apart(residual_mlps(2, 128, 256), path, "weights")
+    stored = onnx.load(path, load_external_data=False)
+    length = next(entry for entry in stored.graph.initializer[1].external_data if entry.key == "length")
+    length.value = str(int(length.value) + bytes_)
+    path.write_bytes(stored.SerializeToString())
+    monkeypatch.setattr(bare, "load_external_data_for_tensor", None)
+    with pytest.raises(ModelError, match=rf"weight v0 holds {length.value} bytes, its shape \[256, 128\] needs 131072"):
+        load(path)
+
+
+def test_truncated_external_data_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    save_apart(residual_mlps(2, 128, 256), path, "weights")
+    with (tmp_path / "weights").open("r+b") as stream:
+        stream.truncate(500_000)
+    monkeypatch.setattr(bare, "load_external_data_for_tensor", None)
+    with pytest.raises(
+        ModelError, match="weight v1 is bytes 393216 to 524288 of external data weights, which has 500000"
+    ):
+        load(path)
 
 
 @pytest.mark.slow
