@@ -111,11 +111,18 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
+def read_into(tensor: TensorProto, folder: Path | None) -> None:
+    """Give a weight its external data, which onnx reads: it sees that it is in the folder. Raises as `parted` does."""
+    load_external_data_for_tensor(tensor, str(folder))
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
 def _read(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
-    """A weight's entries, read where they are external, by onnx, which sees that they are in the folder."""
+    """A weight's entries."""
     if tensor.data_location == TensorProto.EXTERNAL:
         alone = TensorProto()
         alone.CopyFrom(tensor)
-        load_external_data_for_tensor(alone, str(folder))
+        read_into(alone, folder)
         tensor = alone
     return np.asarray(numpy_helper.to_array(tensor))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+from onnx.external_data_helper import ExternalDataInfo
 
 from halpc.errors import ModelError
-from passes.bare import Bare, lies_beside, parted
+from passes.bare import Bare, lies_beside, parted, read_into
 from passes.proto import every_graph_of, every_node_of
 
 _KNOWN = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
@@ -48,7 +48,7 @@ def read_weights(path: Path, proto: onnx.ModelProto) -> Bare:
     try:
         for tensor in _weights(proto):
             if _is_external(tensor) and not lies_beside(tensor):
-                load_external_data_for_tensor(tensor, str(path.parent))
+                read_into(tensor, path.parent)
         _check_entries(path, proto)
         return parted(proto, path.parent)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:

@@ -65,7 +65,8 @@ def nudge_weights(model: Bare) -> None:
 
 
 def _moved(values: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    step = rng.random(values.shape, dtype=np.float32)
+    """values · (1 + eps · (2r − 1)), with as few arrays of their size as there may be."""
+    step = np.asarray(rng.random(values.shape, dtype=np.float32))
     step *= 2
     step -= 1
     factor = np.multiply(step, np.finfo(values.dtype).eps, out=step if values.dtype != np.float64 else None)

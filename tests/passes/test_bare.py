@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from passes.bare import is_stub, parted, whole
+from passes.bare import Bare, is_stub, parted, whole, without_weights
 from passes.load import load
 from passes.proto import bare_of, check_model, proto_of
 from passes.runtime import session_of
+from passes.verification.noise import nudge_weights
 
 WIDE = 256
 BRANCHING = """
@@ -105,6 +106,21 @@ def test_weights_of_a_graph_are_not_copied(tmp_path: Path) -> None:
     (held,) = (tensor.values for tensor in graph.tensors().values() if tensor.name == "w")
     assert bare_of(graph).weights["w"] is held
     assert np.array_equal(numpy_helper.to_array(proto_of(graph).graph.initializer[0]), numbers(0))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_nudge_is_the_same_wherever_the_weight_is(kind: type[np.floating]) -> None:
+    text = PLAIN.replace("MatMul (x, w)", "Gemm (x, w, c)")
+    proto = model(text, w=numbers(0, kind), c=np.array(1.5, np.float32))
+    inside, beside = Bare(without_weights(proto), {}), parted(proto)
+    inside.proto.graph.initializer.extend(proto.graph.initializer)
+    nudge_weights(inside)
+    nudge_weights(beside)
+    assert whole(beside) == inside.proto
+    drawn = np.random.default_rng(0).random((WIDE, WIDE), dtype=np.float32)
+    expected = numbers(0, kind) * (1 + np.finfo(kind).eps * (2 * drawn - 1))
+    assert np.array_equal(numpy_helper.to_array(inside.proto.graph.initializer[0]), expected.astype(kind))
+    assert numpy_helper.to_array(inside.proto.graph.initializer[1]) != np.float32(1.5)
 
 
 def test_the_checker_sees_a_model_without_its_weights() -> None:
