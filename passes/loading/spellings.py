@@ -3,6 +3,7 @@
 - `ai.onnx` is the standard domain, whose name is empty.
 - Sparse weights are dense ones: graphsurgeon reads some of their storage forms as zeros.
 - A function's default attributes are those of each call that has none: onnx's inliner forgets them.
+- Whole numbers do not have names that onnxruntime's optimiser gives itself.
 - A size below 0 is an open one, as onnxruntime takes it; others have a name or nothing there.
 - Outputs without a shape get the one that inference tells; before IR version 4 the checker wants weights as inputs.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,13 +23,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, shape_inference
 
 from halpc.errors import ModelError
-from passes.proto import bodies, every_node_of, fits, nodes_of_functions
+from passes.proto import bodies, every_node, every_node_of, fits, nodes_of_functions
 
 log = logging.getLogger(__name__)
 
 MOST_ENTRIES = 1 << 31  # of a sparse weight written out
 _LEAST_IR = 4
 _ALIAS = "ai.onnx"
+_GENERATED = re.compile(r"_token_\d+$")
 _NUMBERS = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING}
 
 
@@ -44,6 +47,7 @@ def respell(proto: onnx.ModelProto) -> None:
         _dense(graph)
     _dense_constants(every_node_of(proto))
     _complete_calls(proto)
+    _rename_generated(proto)
     _open_sizes(proto)
     proto.ir_version = max(proto.ir_version, _LEAST_IR)
     _shape_outputs(proto)
@@ -98,6 +102,23 @@ def _positions(at: NDArray[np.int64]) -> NDArray[np.int64]:
     if at.size and np.min(at) < 0:
         raise IndexError(f"{np.min(at)} is below 0")
     return at
+
+
+def _rename_generated(proto: onnx.ModelProto) -> None:
+    """In a file that came out of onnxruntime's optimiser the next one takes some of these names for its own again.
+
+    Then 1.32 does not load the model ("Attempt to replace the existing tensor").
+    """
+    inner = list(bodies(proto.graph.node))
+    kept = {value.name for graph in (proto.graph, *inner) for value in (*graph.input, *graph.output)}
+    kept |= {tensor.name for body in inner for tensor in body.initializer}
+    names: dict[str, str] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT64 and _GENERATED.search(tensor.name) and tensor.name not in kept:
+            names[tensor.name] = tensor.name = f"{tensor.name}/literal"
+    for node in every_node(proto.graph) if names else ():
+        for i, name in enumerate(node.input):
+            node.input[i] = names.get(name, name)
 
 
 def _complete_calls(proto: onnx.ModelProto) -> None:

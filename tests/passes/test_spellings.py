@@ -324,3 +324,22 @@ def test_nodes_without_names_get_some_that_nobody_has(tmp_path: Path) -> None:
     assert (names["a"], names["c"]) == ("Conv_3", "Add_2")
     assert "Conv_1" in (names["e"], names["f"])
     ort.InferenceSession(proto_of(loaded.graph, loaded.header).SerializeToString())
+
+
+def test_whole_numbers_give_up_names_that_onnxruntimes_optimiser_gives(tmp_path: Path) -> None:
+    proto = model(
+        """<ir_version: 9, opset_import: ["" : 17]>
+        net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y)
+        <int64[2] flat_token_3 = {-1, 64}, int64[4] back_token_11 = {-1, 4, 8, 8}> {
+            c = Conv <kernel_shape = [1, 1]> (x, w_token_1)
+            f = Reshape (c, flat_token_3)
+            g = Reshape (f, back_token_11)
+            y = Relu (g)
+        }""",
+        {"w_token_1": WEIGHT["w"]},
+    )
+    loaded = load(saved(tmp_path, proto))
+    names = {tensor.name for tensor in proto_of(loaded.graph, loaded.header).graph.initializer}
+    assert "w_token_1" in names
+    assert not {"flat_token_3", "back_token_11"} & names
+    assert of(proto_of(loaded.graph, loaded.header))[0] == pytest.approx(of(proto)[0])
