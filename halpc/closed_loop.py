@@ -20,7 +20,7 @@ from halpc.errors import InfeasibleError
 from halpc.evidence import Trial
 from halpc.ir.table import LatencyTable, cache_path
 from halpc.job import Job
-from halpc.limits import MUCH, infeasible
+from halpc.limits import MUCH, another_binds, infeasible
 from halpc.proposals import Guess
 from halpc.trials import LAST_WORD, Candidate, best, known_by, try_out, whole, widths_of
 from passes.profile import Profiled, for_now, profile
@@ -169,7 +169,7 @@ def select_and_measure(job: Job) -> None:
 
 def _good_enough(job: Job, good: Trial) -> bool:
     """Whether another round could gain little: nothing is left of the limit, or noise has taken long already."""
-    close = good.evidence.share >= CLOSE or whole(job, good.selection)
+    close = good.evidence.share >= CLOSE or whole(job, good.selection) or another_binds(good.selection)
     left = (1 - good.evidence.share) / LITTLE
     return good.evidence.sure and (close or job.measuring_s > ENOUGH_S * min(max(left, 1.0), LONGER))
 

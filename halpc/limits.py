@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from halpc.errors import InfeasibleError
 from halpc.evidence import CONFIDENCE, Evidence
+from halpc.ir.problem import Selection
 from halpc.job import Job
 from halpc.options import Options
 from halpc.units import spell_ms, spell_over
@@ -78,7 +79,7 @@ def remarks(job: Job, found: Evidence) -> Iterator[str]:
             f" the budget: on a quiet machine the latency may be up to {spell_over(found.high)} over it"
         )
     left = 1 - found.measured_ms / found.limit_ms
-    if left > MUCH and not _another_binds(job):
+    if left > MUCH and not another_binds(job.selection):
         better = [t.evidence for t in job.trials.values() if t.selection.value > job.selection.value]
         nearest = min((e.measured_ms / e.limit_ms for e in better), default=None)
         why = (
@@ -99,7 +100,6 @@ def unspent(job: Job) -> Iterator[str]:
     yield f"--solver {job.options.solver} leaves {1 - used:.0%} of the budget: {more}--solver joint, may use it"
 
 
-def _another_binds(job: Job) -> bool:
+def another_binds(selection: Selection) -> bool:
     """Whether a budget that is not on latency is what has its price, and latency none."""
-    prices = job.selection.prices
-    return not prices.get("latency") and any(prices.values())
+    return not selection.prices.get("latency") and any(selection.prices.values())

@@ -21,6 +21,13 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return saved(tmp_path, model(RESIDUAL.replace("8, 8]", "48, 48]"), weights(WIDE)))
 
 
+@pytest.fixture
+def narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of 16 and 24 channels, which takes little measuring."""
+    monkeypatch.setenv("HALPC_CACHE", str(tmp_path / "cache"))
+    return saved(tmp_path)
+
+
 def compiled(network: Path, name: str, *arguments: str) -> tuple[int, Path]:
     out = network.parent / name
     device = () if "--profiler" in arguments else ("--profiler", "onnxruntime")
@@ -157,36 +164,36 @@ def test_a_latency_below_the_floor_is_infeasible(network: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("table", [False, True])
-def test_another_budget_beside_latency_may_take_widths_that_are_multiples_of_less(network: Path, table: bool) -> None:
-    given = ["--table", str(network.parent / "t.jsonl")] if table else []
+def test_another_budget_beside_latency_may_take_widths_that_are_multiples_of_less(narrow: Path, table: bool) -> None:
+    given = ["--table", str(narrow.parent / "t.jsonl")] if table else []
     if table:
-        assert main(["profile", str(network), "-o", given[1], "--profiler", "onnxruntime", "-q"]) == 0
+        assert main(["profile", str(narrow), "-o", given[1], "--profiler", "onnxruntime", "-q"]) == 0
         given.append("--accept-table-from-other-device")
-    code, out = compiled(network, "out", "--latency", "1s", "--macs", "0.1%", *given)
+    code, out = compiled(narrow, "out", "--latency", "1s", "--macs", "2%", *given)
     report = json.loads((out / "report.json").read_text())
     assert code == 0
     assert any("multiples of 8 meet the budget: multiples of 2 were tried" in note for note in report["notes"])
     assert not any("of the latency budget is left" in note for note in report["notes"])
-    assert report["result"]["macs"] <= 0.001 * report["baseline"]["macs"]
+    assert report["result"]["macs"] <= 0.02 * report["baseline"]["macs"]
 
 
 def test_no_multiples_of_less_are_tried_where_an_alignment_is_asked_for(
-    network: Path, capsys: pytest.CaptureFixture[str]
+    narrow: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compiled(network, "out", "--latency", "1s", "--macs", "0.1%", "--align", "8")[0] == 4
-    assert compiled(network, "out", "--latency", "1s", "--macs", "0.01%")[0] == 4
+    assert compiled(narrow, "out", "--latency", "1s", "--macs", "2%", "--align", "8")[0] == 4
+    assert compiled(narrow, "out", "--latency", "1s", "--macs", "0.2%")[0] == 4
     assert "no choice of widths fits" in capsys.readouterr().err
 
 
-def test_a_table_that_contradicts_itself_is_named(network: Path) -> None:
-    table = network.parent / "t.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+def test_a_table_that_contradicts_itself_is_named(narrow: Path) -> None:
+    table = narrow.parent / "t.jsonl"
+    assert main(["profile", str(narrow), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     for i, row in enumerate(rows):
         if "network" in row and i % 2:
             row["ms"] = 1000 * row["ms"]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _, out = compiled(network, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
+    _, out = compiled(narrow, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
     assert any("hardly predicts" in note for note in json.loads((out / "report.json").read_text())["notes"])
 
 
