@@ -153,10 +153,11 @@ def _epitaph(number: int, ledger: Path) -> str:
         why = "the system was short of memory, or somebody killed it: make room, or take a smaller --batch"
     else:
         why = "a library crashed, most likely onnxruntime on this model: try whether it runs there alone"
-    return f"killed by {_name(number)}{when}: {why}; no file is half-written"
+    return f"killed by {signal_name(number)}{when}: {why}; no file is half-written"
 
 
-def _name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """What people call a signal."""
     try:
         return f"{signal.Signals(number).name} (signal {number})"
     except ValueError:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from halpc import errors
+from halpc.apart import signal_name
 from halpc.errors import BackendError, HalpcError
 
 # -P: a folder in which halpc happens to be started must not shadow its modules
@@ -158,17 +158,10 @@ def _epitaph(backend: str, code: int, folder: Path, said: str) -> str:
     tail = f" Its last words: {said[-_TAIL:]}" if said else ""
     if code < 0:
         return (
-            f"{backend}'s process was killed by {_signal(-code)} while {_stage(folder)}. Look for "
+            f"{backend}'s process was killed by {signal_name(-code)} while {_stage(folder)}. Look for "
             f"a TensorRT, driver and GPU that do not fit each other, or for too little memory.{tail}"
         )
     return f"{backend}'s process failed with exit code {code} while {_stage(folder)}.{tail}"
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"{signal.Signals(number).name} (signal {number})"
-    except ValueError:
-        return f"signal {number}"
 
 
 def _result(backend: str, folder: Path) -> dict[str, Any]:
