@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
-from halpc.errors import ModelError
+from halpc.errors import ModelError, shortened
 from passes.bare import Bare, lies_beside, parted, read_into
 from passes.proto import every_graph_of, every_node_of
 
@@ -52,7 +52,10 @@ def read_weights(path: Path, proto: onnx.ModelProto) -> Bare:
         _check_entries(path, proto)
         return parted(proto, path.parent)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: external data cannot be read: {error}") from error
+        raise ModelError(
+            f"{path}: external data cannot be read: {shortened(str(error)).rstrip(".")}; it has to be a file beside the model, with"
+            " a relative name and no link (cp -L copies what a link leads to)"
+        ) from error
 
 
 def _is_external(tensor: TensorProto) -> bool:
