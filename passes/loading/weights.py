@@ -52,9 +52,10 @@ def read_weights(path: Path, proto: onnx.ModelProto) -> Bare:
         _check_entries(path, proto)
         return parted(proto, path.parent)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        said = shortened(str(error)).rstrip(".")
         raise ModelError(
-            f"{path}: external data cannot be read: {shortened(str(error)).rstrip(".")}; it has to be a file beside the model, with"
-            " a relative name and no link (cp -L copies what a link leads to)"
+            f"{path}: external data cannot be read: {said}; it has to be a file beside the model, with a relative name"
+            " and no link (cp -L copies what a link leads to)"
         ) from error
 
 
