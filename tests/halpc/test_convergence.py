@@ -25,6 +25,7 @@ from halpc.options import Options
 from halpc.units import Budget, parse_budget
 from passes import count
 from passes.memory import peak_memory
+from passes.proto import static_proto
 from tests.halpc.noisy_device import MACS_PER_MS, OVERHEAD_MS, NoisyDevice
 from tests.small import model, saved, weights
 
@@ -58,6 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Job:
     path = saved(tmp_path_factory.mktemp("chain"), chain(WIDTHS))
     job = Job(Options(path, (parse_budget("latency", "60%"),), align=4))
     run(job, tuple(stage for stage in PREPARE if stage[0] in ("load", "couple", "score")))
+    job.baseline = static_proto(job.model.graph, job.model.shapes, job.model.header)  # a profiler comes in later
     job.costs["macs"] = count.macs(job.model.twin, job.coupling)
     job.costs["params"] = count.params(job.model.twin, job.coupling)
     job.memory = peak_memory(job.model.twin, job.coupling)
