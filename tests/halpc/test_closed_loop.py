@@ -11,8 +11,8 @@ import pytest
 from halpc.cli import main
 from tests.small import RESIDUAL, model, saved, weights
 
-WIDE = {"w0": (64, 3, 3, 3), "b0": (64,), "w1": (96, 64, 3, 3), "b1": (96,), "w2": (64, 96, 3, 3), "b2": (64,),
-        "w3": (5, 64), "b3": (5,)}  # fmt: skip
+WIDE = {"w0": (32, 3, 3, 3), "b0": (32,), "w1": (48, 32, 3, 3), "b1": (48,), "w2": (32, 48, 3, 3), "b2": (32,),
+        "w3": (5, 32), "b3": (5,)}  # fmt: skip
 
 
 @pytest.fixture

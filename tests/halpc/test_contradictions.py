@@ -106,9 +106,10 @@ def test_folders_above_the_output_are_not_left_behind(network: Path, arguments: 
     assert not Path("some").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--macs", "60%"], ["--max-drop", "90%", "--evaluate", "e.npz", "--profiler", "onnxruntime"]]
-)
+MEASURED = ["--max-drop", "90%", "--evaluate", "e.npz", "--profiler", "onnxruntime"]
+
+
+@pytest.mark.parametrize("arguments", [["--macs", "60%"], pytest.param(MEASURED, marks=pytest.mark.slow)])
 def test_a_dry_run_needs_no_place_that_can_be_written(arguments: list[str], network: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez("e.npz", x=rng.standard_normal((16, 3, 8, 8)).astype(np.float32), labels=rng.integers(0, 5, 16))

@@ -382,7 +382,7 @@ def test_what_the_profiler_adds_is_what_an_unprofiled_run_does_not_take() -> Non
     assert profile.overhead_ms(wall_ms=0.01, about_ms=0.0015) <= 0.003
 
 
-@pytest.mark.parametrize("size, sessions", [(4, 4), (160, 2)])
+@pytest.mark.parametrize("size, sessions", [(4, 4), (384, 2)])
 def test_layers_that_take_long_need_no_unprofiled_run_beside(
     monkeypatch: pytest.MonkeyPatch, size: int, sessions: int
 ) -> None:
