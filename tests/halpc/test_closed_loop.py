@@ -21,6 +21,15 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return saved(tmp_path, model(RESIDUAL.replace("8, 8]", "48, 48]"), weights(WIDE)))
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `halpc profile` wrote of the network, for all who read it."""
+    folder = tmp_path_factory.mktemp("profile")
+    path = saved(folder, model(RESIDUAL.replace("8, 8]", "48, 48]"), weights(WIDE)))
+    assert main(["profile", str(path), "-o", str(folder / "t"), "--profiler", "onnxruntime", "-q"]) == 0
+    return (folder / "t").read_text()
+
+
 @pytest.fixture
 def narrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of 16 and 24 channels, which takes little measuring."""
@@ -59,9 +68,11 @@ def test_a_percentile_is_what_is_measured_and_said(network: Path, capsys: pytest
     assert "latency p95" in (out / "report.html").read_text()
 
 
-def test_a_table_travels_to_a_machine_that_measures_nothing(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_travels_to_a_machine_that_measures_nothing(
+    network: Path, once: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = network.parent / "table.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    table.write_text(once)
     code, out = compiled(network, "out", "--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
     report = json.loads((out / "report.json").read_text())
     assert code == 0
@@ -108,9 +119,9 @@ def test_a_table_of_a_network_without_channels_to_go_is_said_to_be_of_no_use(
     assert "no channels may go" in caplog.text
 
 
-def test_a_floor_that_is_predicted_is_called_so(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_floor_that_is_predicted_is_called_so(network: Path, once: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = network.parent / "table.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    table.write_text(once)
     given = ("--latency", "1us", "--table", str(table), "--accept-table-from-other-device")
     assert compiled(network, "out", *given)[0] == 4
     said = capsys.readouterr().err
@@ -118,9 +129,11 @@ def test_a_floor_that_is_predicted_is_called_so(network: Path, capsys: pytest.Ca
     assert "`halpc inspect" in said
 
 
-def test_what_a_table_was_not_profiled_with_is_named(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_table_was_not_profiled_with_is_named(
+    network: Path, once: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = network.parent / "table.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    table.write_text(once)
     given = ("--latency", "70%", "--table", str(table), "--accept-table-from-other-device")
     assert compiled(network, "out", *given, "--freeze", "*a*")[0] == 3
     assert "--freeze" in capsys.readouterr().err
@@ -128,9 +141,9 @@ def test_what_a_table_was_not_profiled_with_is_named(network: Path, capsys: pyte
     assert "--batch" in capsys.readouterr().err
 
 
-def test_a_table_of_an_interrupted_profile_is_said_to_lack_networks(network: Path) -> None:
+def test_a_table_of_an_interrupted_profile_is_said_to_lack_networks(network: Path, once: str) -> None:
     table = network.parent / "table.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    table.write_text(once)
     lines = table.read_text().splitlines(keepends=True)
     lost = [json.loads(line)["widths"] for line in lines if line.startswith('{"network"')][-3:]
     table.write_text("".join(line for line in lines if json.loads(line).get("widths") not in lost))
@@ -138,9 +151,9 @@ def test_a_table_of_an_interrupted_profile_is_said_to_lack_networks(network: Pat
     assert any("lacks 3 whole networks" in note for note in json.loads((out / "report.json").read_text())["notes"])
 
 
-def test_a_table_of_another_device_is_refused(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_another_device_is_refused(network: Path, once: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = network.parent / "table.jsonl"
-    assert main(["profile", str(network), "-o", str(table), "--profiler", "onnxruntime", "-q"]) == 0
+    table.write_text(once)
     lines = table.read_text().splitlines()
     header = json.loads(lines[0])
     header["device"]["name"] = "another processor"
