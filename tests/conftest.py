@@ -12,15 +12,19 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])  # how busy a machine is proves nothing
 settings.load_profile("busy")
 
-LOGGERS = ("", "halpc", "passes", "profilers")
+LEVELS = {name: logging.getLogger(name).level for name in ("", "halpc", "passes", "profilers")}
 
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The command line sets log levels for its process; tests share one process."""
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    _reset_levels()  # what a fixture of a whole module did, too
     cache: Path = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("HALPC_CACHE", str(cache))
     yield
-    for name, level in levels.items():
+    _reset_levels()
+
+
+def _reset_levels() -> None:
+    for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)

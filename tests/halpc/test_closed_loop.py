@@ -93,6 +93,7 @@ def test_a_table_travels_to_a_machine_that_measures_nothing(
     assert "latency 70% = " in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_profile_says_what_it_measured_on_what_and_what_to_do_next(
     network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +238,7 @@ def test_bench_gives_intervals_and_a_verdict(network: Path, capsys: pytest.Captu
     assert rows[1]["verdict"] == "faster"
 
 
+@pytest.mark.slow
 def test_a_narrower_model_shares_the_table_of_a_wider_one(network: Path) -> None:
     table = network.parent / "table.jsonl"
     narrow = {name: tuple(n // 2 if n in (64, 96) else n for n in shape) for name, shape in WIDE.items()}

@@ -189,7 +189,8 @@ def test_a_model_that_came_as_float16_gets_an_engine_without_being_asked_for_one
     assert report["engine"]["precisions"].keys() == {"fp16"}
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "fp16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_model_is_compiled_to_its_latency_and_its_engine_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
