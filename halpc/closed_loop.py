@@ -29,7 +29,7 @@ from profilers import profiler_for
 GRID = 8  # widths are multiples of this where latency counts and --align says nothing
 HALF = 4  # and of this, where the best of those leaves much of the budget and nothing worth more is expected to fit
 FINER = (2, 1)  # and of these, one after the other, where none of those meet the budget
-LITTLE = 0.025  # share of the limit
+LITTLE = 0.025  # of the limit, as a share, is not worth another round
 CLOSE = 1 - LITTLE  # a result that surely met the limit and uses this share of it is not improved any further
 ENOUGH_S = 120.0  # of measuring, after which a choice that surely met the limit and nearly used it is left as it is
 LONGER = 3.0  # times as long, at most, where more is left of the limit

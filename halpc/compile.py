@@ -10,12 +10,12 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from halpc import closed_loop, summary, trials
 from halpc.apart import doing
@@ -30,39 +30,31 @@ from halpc.casting import (
     say_what_runs,
 )
 from halpc.engine_shapes import engine_shapes
-from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, SaliencyError, UsageError
+from halpc.errors import BackendError, InfeasibleError, OutputError, OverBudgetError, UsageError
 from halpc.idle import check_asked, idle_device
 from halpc.ir.plan import read_plan
 from halpc.ir.report import Report
-from halpc.ir.saliency import Saliency
 from halpc.job import Job, Progress, silent
 from halpc.limits import advised, unspent
 from halpc.options import PRECISIONS, Options
 from halpc.room import make_room
+from halpc.scoring import score
 from halpc.units import spell_count
 from passes import count
 from passes.calibration import check_source, load_calibration
 from passes.cast import precision_of
 from passes.couple import couple
 from passes.coupling.members import produced_by
-from passes.data_score import Kind, ScoreOptions, score_from_data
 from passes.evaluate import evaluate, load_labelled
 from passes.load import load
 from passes.loading.whole import check_layers, check_numbers
 from passes.memory import peak_memory
 from passes.proto import bare_of, proto_of, save_proto, static_proto
 from passes.recover import Recovery, check_count, recover
-from passes.recovery.integers import opened, with_opened
-from passes.recovery.uses import uses_of
 from passes.replay import in_the_files_words
 from passes.score import (
     DATA_SCORES,
-    combined,
-    continued,
-    from_channels,
     read_importance,
-    score_from_file,
-    score_from_weights,
 )
 from passes.unfold import unfolded
 from passes.vanish import vanishable
@@ -79,16 +71,10 @@ WRITTEN = (
 AGAIN = 2  # times that everything behind the budget is done over
 BUILDS = 2  # of an engine that is not the one that was measured, where the first is over the budget
 CONVERT_BATCH = 4  # that the model is compared on before and after its conversion to a precision
-NAMED = 3  # groups that a note names
-ALMOST_ALL = 0.999  # of all importance, that one group holds: more than that is said
 UNLIKE = 0.5  # error of the outputs, over their variance, from which on a note warns
 FAR = 10  # the same, from which on no percentage is given
 GROWN = 0.01  # of the parameters: more than that, where load computes weights in advance, is said
 VERIFY_BATCH = 16  # calibration inputs that slim and masked are compared on, besides random ones
-AUTO, AUTO_WITH_DATA = (
-    "l2",
-    "unrecoverable",
-)  # built-in scores when nothing is said, without and with calibration inputs
 
 Stages: TypeAlias = tuple[tuple[str, Callable[[Job], None]], ...]
 
@@ -235,79 +221,6 @@ def _couple(job: Job) -> None:
             job.note(f"--resume {options.resume}: the plan was made for this network with other weights")
     if job.coupling.renormalised:
         job.note("approximate: channels under a mean or LayerNorm were allowed to go (--allow-renormalisation)")
-
-
-def _score(job: Job) -> None:
-    if job.saliency is None or not job.saliency.fits({name: g.size for name, g in job.coupling.free().items()}):
-        job.saliency = _scored(job)
-    if job.earlier is not None:
-        job.saliency, job.ceilings = continued(job.saliency, job.earlier)
-
-
-def _scored(job: Job) -> Saliency:
-    """Importance from every source that was asked for."""
-    options, graph = job.options, job.model.twin
-    parts = [score_from_file(path, graph, job.coupling) for path in options.importance]
-    kind = options.score
-    if kind == "auto" and not parts:
-        kind = AUTO_WITH_DATA if job.calibration is not None else AUTO
-    if kind in DATA_SCORES:
-        parts.append(_score_from_data(job, cast("Kind", kind)))
-    elif kind != "auto":
-        parts.append(score_from_weights(kind, graph, job.coupling))
-    saliency = parts[0] if len(parts) == 1 else combined(parts)
-    if options.importance:
-        _say_what_counts(job, saliency)
-    return saliency
-
-
-def _say_what_counts(job: Job, saliency: Saliency) -> None:
-    """Groups that importance files say nothing of, or that hardly count beside another one.
-
-    Raises:
-        SaliencyError: nothing counts.
-    """
-    files = ", ".join(map(str, job.options.importance))
-    worth = {name: float(scores.sum()) for name, scores in saliency.scores.items()}
-    total, count = sum(worth.values()), len(worth)
-    if total == 0 and worth:
-        raise SaliencyError(
-            f"{files}: every score that reaches a group is 0, so no channel is worth more than another; expected some"
-            " above 0 (were there gradients when they were taken?)"
-        )
-    if saliency.unscored:
-        job.note(
-            f"no importance reached {len(saliency.unscored)} of {count} groups, which go first"
-            f" ({_named(saliency.unscored)}): give theirs, --freeze them, or add a built-in --score"
-        )
-    zero = [name for name, value in worth.items() if value == 0 and name not in saliency.unscored]
-    if zero:
-        job.note(f"the importance of {len(zero)} of {count} groups is 0 throughout, and they go first ({_named(zero)})")
-    most = max(worth, key=lambda name: worth[name], default="")
-    if count > 1 and worth[most] > ALMOST_ALL * total and not zero:
-        job.note(
-            f"{most} holds {worth[most] / total:.4%} of all importance, and the {count - 1} other groups count for next"
-            " to nothing: are the scores of one scale?"
-        )
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-
-
-def _score_from_data(job: Job, kind: Kind) -> Saliency:
-    """Importance from the activations on the calibration inputs."""
-    model = opened(proto_of(job.model.graph, job.model.header))
-    sizes = {name: group.size for name, group in job.coupling.free().items()}
-    uses = uses_of(model, with_opened(job.coupling.axes, model), sizes)
-
-    def progress(done: int, total: int, name: str) -> None:
-        job.progress("score", done, total)
-
-    scoring = ScoreOptions() if job.options.recover == "refit" else ScoreOptions(depth=0.0)
-    found = score_from_data(model, uses, job.calibration, kind, progress=progress, options=scoring)
-    spare = score_from_weights("l2", job.model.twin, job.coupling)
-    return from_channels(found, spare, f"{kind} on {job.calibration.source}")
 
 
 def _profile(job: Job) -> None:
@@ -462,7 +375,7 @@ INPUTS: Stages = (("open", _open), ("load", _load))
 LEARN: Stages = (
     ("check", _check_reading),
     ("couple", _couple),
-    ("score", _score),
+    ("score", score),
     ("profile", _profile),
     ("evaluate", _evaluate_before),
 )

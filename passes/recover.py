@@ -20,7 +20,7 @@ arXiv 1707.06342); Meng et al. 2024 (OSSCAR, arXiv 2403.12983).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -33,13 +33,14 @@ from halpc.errors import CalibrationError
 from passes.calibration import Calibration
 from passes.recovery.censored import Rows, refine
 from passes.recovery.constants import Constants
-from passes.recovery.finite import comparable, culprits, refusal
+from passes.recovery.finite import culprits, refusal
 from passes.recovery.gram import Moments, Normal
 from passes.recovery.integers import closed, opened
 from passes.recovery.layers import Keep, Layer
+from passes.recovery.outputs import Outputs
 from passes.recovery.plan import Task, plan_recovery
 from passes.recovery.samples import Samples, row_limit
-from passes.recovery.segments import Walk, open_session, run_session
+from passes.recovery.segments import Walk
 from passes.recovery.targets import own_target
 from passes.recovery.wide import is_half, narrowed, widened, widened_inputs
 
@@ -47,7 +48,6 @@ Mode: TypeAlias = Literal["refit", "bias", "off"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 LEAST_SAMPLES = 8
-CONSTANT = 1e-10  # variance over mean square below which an output does not vary
 EXACT = 1e-11  # relative squared error below which there is nothing to recover but rounding
 
 
@@ -177,15 +177,13 @@ def recover(
     model = narrowed(model, real) if half else model
     after_it = widened(model) if half else model
     model = model if real is slim else closed(model, slim)
-    reference = _reference(whole, samples.held, chosen)
-    before, after = _output_errors(reference, [before_it, after_it], samples.held, chosen)
+    outputs = Outputs(whole, samples.held, batch=chosen.batch, threads=chosen.threads)
+    before, after = outputs.error(before_it), outputs.error(after_it)
     if not after <= before:
         model, after = slim, before
         why = "the recovered model's outputs were further from the original's"
         reports = [replace(report, action="kept", reason=why) for report in reports]
-    real_outputs = [values for values in reference if np.issubdtype(values.dtype, np.floating) and values.size]
-    alike = bool(real_outputs) and all(map(_alike, real_outputs))
-    return Recovery(model, tuple(reports), before, after, time.perf_counter() - started, alike)
+    return Recovery(model, tuple(reports), before, after, time.perf_counter() - started, outputs.alike)
 
 
 def check_count(calibration: Calibration) -> None:
@@ -389,72 +387,3 @@ def _advice(unknowns: int, rows: int) -> str:
     if rows >= 2 * unknowns:
         return ""
     return f"{rows} rows for {unknowns} unknowns; {2 * unknowns / max(rows, 1):.1f}× the samples would determine them"
-
-
-def _output_errors(
-    reference: Sequence[NDArray[Any]], others: Sequence[onnx.ModelProto], held: Calibration, options: Options
-) -> list[float]:
-    """Relative squared error of each model's floating-point outputs on held-back inputs, summed over outputs."""
-    pairs = (zip(_outputs(model, held, options), reference, strict=True) for model in others)
-    return [sum(_output_error(ours, theirs) for ours, theirs in outputs) for outputs in pairs]
-
-
-def _reference(original: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:
-    """The original's outputs on held-back inputs.
-
-    Raises:
-        CalibrationError: one holds NaN, or nothing but infinities.
-    """
-    reference = _outputs(original, held, options)
-    for output, values in zip(original.graph.output, reference, strict=True):
-        if np.issubdtype(values.dtype, np.floating) and not comparable(values):
-            places = culprits(original, output.name, held, comparable, threads=options.threads)
-            raise refusal(held, places, f"the output {output.name!r}")
-    return reference
-
-
-def _output_error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
-    """Relative squared error of one output where it is floating-point; infinite where it is no longer a number.
-
-    Entries that are infinite in both count nothing. Of an output that does not vary it is over ‖y‖² instead.
-    """
-    if not np.issubdtype(theirs.dtype, np.floating) or ours.shape != theirs.shape:
-        return 0.0
-    told = np.isfinite(theirs)
-    if not (np.isfinite(ours) == told).all() or not (ours == theirs)[~told].all():
-        return float("inf")
-    spread = _power(theirs, told) if _alike(theirs) else _spread(theirs)
-    return _power(np.subtract(ours, theirs, where=told, out=np.zeros_like(theirs)), told) / max(spread, 1e-30)
-
-
-def _alike(values: NDArray[Any]) -> bool:
-    """Whether an output is the same for all samples, but for rounding."""
-    return _spread(values) <= CONSTANT * _power(values, np.isfinite(values))
-
-
-def _spread(values: NDArray[Any]) -> float:
-    """Squared distance from the mean over samples, ‖y − mean y‖², of what is finite."""
-    told = np.isfinite(values)
-    mean = values.sum(axis=0, where=told) / np.maximum(told.sum(axis=0), 1)
-    return _power(values - mean, told)
-
-
-def _power(values: NDArray[Any], where: NDArray[np.bool_]) -> float:
-    """‖y‖² of some of the entries."""
-    return float(np.square(values).sum(where=where))
-
-
-def _outputs(model: onnx.ModelProto, held: Calibration, options: Options) -> list[NDArray[Any]]:
-    session = open_session(model, options.threads)
-    parts = [list(run_session(session, batch).values()) for batch in held.batches(options.batch)]
-    joined = (_joined([np.atleast_1d(part) for part in column]) for column in zip(*parts, strict=True))
-    return [array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array for array in joined]
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """Results of several batches together, samples first; of a state they lie along another axis than the first."""
-    differing = {i for part in parts for i, n in enumerate(part.shape) if n != parts[0].shape[i]}
-    axis = differing.pop() if len(differing) == 1 else 0
-    if differing:  # more than the number of samples differs
-        return np.concatenate([part.reshape(-1) for part in parts])
-    return np.concatenate([np.moveaxis(part, axis, 0) for part in parts])

@@ -82,11 +82,11 @@ def check_names(out: Path, names: Iterable[str]) -> None:
             )
 
 
-def publish(folder: Path, out: Path, own: Iterable[str] = ()) -> None:
+def publish(folder: Path, out: Path, ours: Iterable[str] = ()) -> None:
     """Move every file of the scratch folder into `out`, replacing what has the same name: all of them or none.
 
     Args:
-        own: names that are halpc's; a file of an earlier run that has one of them goes where this run wrote none.
+        ours: names that are halpc's; a file of an earlier run that has one of them goes where this run wrote none.
 
     Raises:
         OutputError: as `check_names`.
@@ -94,7 +94,7 @@ def publish(folder: Path, out: Path, own: Iterable[str] = ()) -> None:
     files = sorted(folder.iterdir(), key=lambda f: f.name == "report.json")
     check_names(out, (file.name for file in files))
     out.mkdir(parents=True, exist_ok=True)
-    for name in set(own).difference(file.name for file in files):
+    for name in set(ours).difference(file.name for file in files):
         if not os.path.isdir(out / name):
             (out / name).unlink(missing_ok=True)
     for file in files:

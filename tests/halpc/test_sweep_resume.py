@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import halpc.compile
+import halpc.scoring
 import halpc.sweep
 from halpc.cli import main
 from tests.small import SHAPES, model, saved, weights
@@ -180,13 +181,13 @@ def test_every_resource_can_be_swept(network: Path, resource: str) -> None:
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sources that were scored from, in order."""
-    real, sources = halpc.compile._scored, []
+    real, sources = halpc.scoring._scored, []
 
     def counted(job: Any) -> Any:
         sources.append(job.calibration.source)
         return real(job)
 
-    monkeypatch.setattr(halpc.compile, "_scored", counted)
+    monkeypatch.setattr(halpc.scoring, "_scored", counted)
     return sources
 
 
